@@ -1,0 +1,42 @@
+//! Wall time that never steps back.
+//!
+//! The wall clock is read once, at start; from then on time follows the monotonic clock, so a step
+//! of the wall clock while running neither parks a job beyond its backoff nor releases a burst.
+
+use tokio::time::Instant;
+
+use crate::core::time::Time;
+
+/// Tells the time.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+    wall: Time,
+}
+
+impl Clock {
+    /// Reads the wall clock.
+    #[must_use]
+    pub fn start() -> Self {
+        let wall = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        Self { start: Instant::now(), wall: Time(wall) }
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.wall.plus(self.start.elapsed())
+    }
+
+    /// The monotonic instant at which [`now`](Self::now) reaches `time`, for sleeping.
+    #[must_use]
+    pub fn instant(&self, time: Time) -> Instant {
+        // Nothing in here waits longer than a day at once; the bound keeps the sum in range.
+        let wait = time.since(self.wall).min(self.start.elapsed() + Self::SLEEP_MAX);
+        self.start + wait
+    }
+
+    const SLEEP_MAX: std::time::Duration = std::time::Duration::from_secs(86_400);
+}

@@ -1,0 +1,12 @@
+//! The domain: values in, values out.
+//!
+//! Nothing here is asynchronous, reads a clock or touches a disk or a socket, and nothing here
+//! knows HTTP, Kubernetes, sled or lettre. Time comes in as an argument.
+
+pub mod decide;
+pub mod job;
+pub mod notification;
+pub mod outcome;
+pub mod provider;
+pub mod route;
+pub mod time;

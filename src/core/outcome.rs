@@ -1,0 +1,186 @@
+//! What an attempt learned. A send never returns an error: every end of an attempt is an outcome.
+
+use super::job::AttemptOutcome;
+
+/// The end of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// 2yz to the final dot, whatever happened to the connection after it.
+    Delivered(Reply),
+    /// Put off: 4yz about the message, or the connection was lost inside the transaction.
+    Deferred(Failure),
+    /// Refused for good: 5yz about this message or recipient.
+    Rejected(Failure),
+    /// The provider failed: name lookup, connection, TLS, greeting, 421, AUTH, missing password.
+    Unreachable(Failure),
+    /// Our own code failed on this message: a panic, or contents that cannot be read.
+    Internal(Failure),
+}
+
+impl Outcome {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> AttemptOutcome {
+        match self {
+            Self::Delivered(_) => AttemptOutcome::Delivered,
+            Self::Deferred(_) => AttemptOutcome::Deferred,
+            Self::Rejected(_) => AttemptOutcome::Rejected,
+            Self::Unreachable(_) => AttemptOutcome::Unreachable,
+            Self::Internal(_) => AttemptOutcome::Internal,
+        }
+    }
+
+    /// The failure that it carries, unless it was delivered.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Delivered(_) => None,
+            Self::Deferred(f) | Self::Rejected(f) | Self::Unreachable(f) | Self::Internal(f) => {
+                Some(f)
+            }
+        }
+    }
+}
+
+/// Why and where an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The kind, from a closed set.
+    pub cause: Cause,
+    /// Where in the dialogue.
+    pub stage: Stage,
+    /// The server's reply, when it was one that decided it.
+    pub reply: Option<Reply>,
+    /// One sentence for a person. Never a content, a credential or a recipient.
+    pub detail: String,
+}
+
+impl Failure {
+    /// Whether the reply speaks of greylisting: 4yz with an enhanced code 4.7.x, or its wording.
+    #[must_use]
+    pub fn is_greylisting(&self) -> bool {
+        self.reply.as_ref().is_some_and(|reply| {
+            (400..500).contains(&reply.code)
+                && (matches!(reply.enhanced, Some([4, 7, _])) || {
+                    let text = reply.text.to_ascii_lowercase();
+                    text.contains("greylist") || text.contains("graylist")
+                })
+        })
+    }
+}
+
+/// An SMTP reply (RFC 5321 4.2), lines joined, control and 8-bit bytes replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Three digits.
+    pub code: u16,
+    /// The enhanced status code (RFC 3463), when its class agrees with the code's.
+    pub enhanced: Option<[u16; 3]>,
+    /// The text behind the codes, at most 500 characters.
+    pub text: String,
+}
+
+/// Where in the dialogue an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Before anything was dialled: the provider or its password is missing.
+    Prepare,
+    /// Name lookup and TCP.
+    Connect,
+    /// The greeting.
+    Greeting,
+    /// EHLO.
+    Ehlo,
+    /// STARTTLS and the handshake.
+    Tls,
+    /// AUTH.
+    Auth,
+    /// MAIL.
+    Mail,
+    /// RCPT.
+    Rcpt,
+    /// DATA, up to the 354.
+    Data,
+    /// The message and the reply to its final dot.
+    Dot,
+}
+
+impl Stage {
+    /// All of them, in the order of the dialogue.
+    pub const ALL: [Self; 10] = [
+        Self::Prepare,
+        Self::Connect,
+        Self::Greeting,
+        Self::Ehlo,
+        Self::Tls,
+        Self::Auth,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::Dot,
+    ];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Connect => "connect",
+            Self::Greeting => "greeting",
+            Self::Ehlo => "ehlo",
+            Self::Tls => "tls",
+            Self::Auth => "auth",
+            Self::Mail => "mail",
+            Self::Rcpt => "rcpt",
+            Self::Data => "data",
+            Self::Dot => "dot",
+        }
+    }
+}
+
+/// The closed set of reasons in `emails_failed_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// A deadline passed: connecting, or waiting for a reply.
+    ConnectionTimeout,
+    /// TCP was refused, reset or closed before the transaction.
+    ConnectionRefused,
+    /// The host name has no address.
+    Dns,
+    /// The handshake failed, STARTTLS is missing, or the CA cannot be read.
+    Tls,
+    /// AUTH was refused or offers no mechanism that we speak.
+    AuthFailed,
+    /// The Secret or its key is missing.
+    PasswordUnavailable,
+    /// 4yz about the message, or the connection was lost inside the transaction.
+    Deferred,
+    /// 5yz about the message.
+    Rejected,
+    /// The server did not speak SMTP as agreed, or refused us before the transaction.
+    Protocol,
+    /// Too old.
+    Expired,
+    /// Our own fault.
+    Internal,
+}
+
+impl Cause {
+    /// The label value in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectionTimeout => "connection_timeout",
+            Self::ConnectionRefused => "connection_refused",
+            Self::Dns => "dns",
+            Self::Tls => "tls",
+            Self::AuthFailed => "auth_failed",
+            Self::PasswordUnavailable => "password_unavailable",
+            Self::Deferred => "deferred",
+            Self::Rejected => "rejected",
+            Self::Protocol => "protocol",
+            Self::Expired => "expired",
+            Self::Internal => "internal",
+        }
+    }
+}

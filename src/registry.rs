@@ -1,0 +1,135 @@
+//! The live providers and what we believe of their health.
+//!
+//! One place that everything asks: routing, lanes, the health checks and the API. A new catalog
+//! replaces the old one whole; whoever needs to know watches it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::core::provider::{Health, HealthEvent, HealthIntervals, Provider, ProviderName};
+use crate::core::route::Catalog;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Registry {
+    catalog: watch::Sender<Arc<Catalog>>,
+    health: Mutex<BTreeMap<ProviderName, Health>>,
+    intervals: HealthIntervals,
+    clock: Clock,
+}
+
+/// How one event changed what we believe of a provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transition {
+    /// It got through: parked mail may go out.
+    pub reached: bool,
+    /// Its circuit opened just now.
+    pub opened: bool,
+    /// Its circuit closed just now.
+    pub closed: bool,
+}
+
+impl Registry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new(intervals: HealthIntervals, clock: Clock) -> Self {
+        let (catalog, _) = watch::channel(Arc::default());
+        Self { catalog, health: Mutex::default(), intervals, clock }
+    }
+
+    /// Replaces the catalog. A provider that is new or whose SMTP settings changed starts with a
+    /// closed circuit and is checked at once; the others keep their health.
+    pub fn replace(&self, catalog: Catalog) {
+        let catalog = Arc::new(catalog);
+        let before = self.catalog();
+        {
+            let mut health = self.lock_health();
+            health.retain(|name, _| catalog.providers.contains_key(name));
+            for (name, provider) in &catalog.providers {
+                let same = before.providers.get(name).is_some_and(|old| {
+                    old.disabled == provider.disabled && same_server(old, provider)
+                });
+                if !same {
+                    let now = self.clock.now();
+                    health.insert(name.clone(), Health { next_check: now, ..Health::default() });
+                }
+            }
+        }
+        self.catalog.send_replace(catalog);
+    }
+
+    /// The catalog as it is now.
+    #[must_use]
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.borrow().clone()
+    }
+
+    /// Wakes at each new catalog.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalog.subscribe()
+    }
+
+    /// What we believe of a provider now.
+    #[must_use]
+    pub fn health(&self, name: &ProviderName) -> Health {
+        self.lock_health().get(name).cloned().unwrap_or_default()
+    }
+
+    /// Whether jobs may dial the provider: it exists, is enabled and its circuit is closed.
+    #[must_use]
+    pub fn is_callable(&self, name: &ProviderName) -> bool {
+        self.catalog().enabled(name).is_some() && self.health(name).is_closed()
+    }
+
+    /// Folds an event into the health of a provider; one that was removed meanwhile is ignored.
+    pub fn observe(&self, name: &ProviderName, event: &HealthEvent) -> Transition {
+        let Some(provider) = self.catalog().providers.get(name).cloned() else {
+            return Transition::default();
+        };
+        let mut all = self.lock_health();
+        let health = all.entry(name.clone()).or_default();
+        let after = health.after(event, provider.retry.count, self.intervals, self.clock.now());
+        let transition = Transition {
+            reached: matches!(event, HealthEvent::Reached | HealthEvent::CheckPassed),
+            opened: health.is_closed() && !after.is_closed(),
+            closed: !health.is_closed() && after.is_closed(),
+        };
+        *health = after;
+        transition
+    }
+
+    fn lock_health(&self) -> std::sync::MutexGuard<'_, BTreeMap<ProviderName, Health>> {
+        // A health entry is replaced whole, so a panic elsewhere cannot leave half of one.
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether both describe the same server reached in the same way: what a connection depends on.
+#[must_use]
+pub fn same_server(a: &Provider, b: &Provider) -> bool {
+    // Debug of a password is redacted, so passwords are compared by themselves.
+    use crate::core::provider::Password;
+    use secrecy::ExposeSecret;
+    let password = |provider: &Provider| match &provider.smtp.credentials {
+        None => None,
+        Some(credentials) => Some(match &credentials.password {
+            Password::Loaded(secret) => Ok(secret.expose_secret().to_owned()),
+            Password::SecretNotFound(name) => Err(name.clone()),
+            Password::KeyNotFound(name, key) => Err(format!("{name}/{key}")),
+        }),
+    };
+    let username = |provider: &Provider| {
+        provider.smtp.credentials.as_ref().map(|credentials| credentials.username.clone())
+    };
+    a.smtp.host == b.smtp.host
+        && a.smtp.port == b.smtp.port
+        && a.smtp.security == b.smtp.security
+        && a.smtp.insecure_skip_verify == b.smtp.insecure_skip_verify
+        && a.smtp.certificate_authority == b.smtp.certificate_authority
+        && username(a) == username(b)
+        && password(a) == password(b)
+}
