@@ -6,8 +6,5 @@ pub mod delivery {
     //! Delivery.
     pub mod transport;
 }
-pub mod queue {
-    //! The queue.
-    pub mod store;
-}
+pub mod queue;
 pub mod registry;

@@ -1,0 +1,375 @@
+//! A job's life, on top of a [`Store`].
+//!
+//! Whatever happens to a job happens in three steps: it is taken out of the order (a [`Claim`]),
+//! its change is committed, and only then does memory follow. A claim that is dropped unsettled
+//! puts its job back where it was. The bound of each provider is kept on the way in: a job has a
+//! place with the provider that accepted it from before its commit until its end.
+
+mod accept;
+mod act;
+mod due;
+mod report;
+pub mod store;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+pub use accept::{Accept, AcceptError, Accepted};
+pub use act::{ActError, Cancelled};
+pub use report::{DeadFilter, DeadPage, Depth, Phase};
+
+use crate::clock::Clock;
+use crate::core::job::{Attempt, Job, JobId, JobState, Progress};
+use crate::core::notification::{Content, Notification, NotificationId};
+use crate::core::provider::{ProviderName, RetryPolicy};
+use crate::core::time::Time;
+use due::Lane;
+use store::{Change, Page, Store, StoreError};
+
+/// The queue. Shared by everything that accepts, delivers or looks.
+pub struct Queue {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    age_max: Duration,
+    state: Mutex<State>,
+    /// The names of all lanes there have been, for whoever runs a worker per lane.
+    lanes: watch::Sender<BTreeSet<ProviderName>>,
+    /// Wakes when the earliest deadline may have changed.
+    deadline_changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Every job that has not ended.
+    jobs: HashMap<JobId, Slot>,
+    lanes: BTreeMap<ProviderName, Lane>,
+    /// By the provider that accepted them: the jobs that take a place of its queue.
+    homes: BTreeMap<ProviderName, Home>,
+    /// Queued and parked jobs by deadline.
+    deadlines: BTreeSet<(Time, JobId)>,
+    /// Dead letters by the time they died.
+    dead: BTreeSet<(Time, JobId)>,
+    /// Parked jobs by each provider of their chain, oldest first.
+    parked: BTreeMap<ProviderName, BTreeSet<(Time, JobId)>>,
+    /// Idempotency keys whose first request is still being answered.
+    answering: HashMap<String, [u8; 32]>,
+    stopping: bool,
+}
+
+struct Slot {
+    job: Job,
+    hold: Hold,
+    /// The provider with which the job has its place now.
+    place: Option<ProviderName>,
+}
+
+/// Whether a job stands in the order or is held by a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    Free,
+    Attempt,
+    Change,
+}
+
+#[derive(Default)]
+struct Home {
+    /// By age.
+    jobs: BTreeSet<(Time, JobId)>,
+    /// Places of jobs whose acceptance is being committed.
+    reserved_count: usize,
+}
+
+impl Home {
+    fn depth(&self) -> usize {
+        self.jobs.len() + self.reserved_count
+    }
+}
+
+/// One job, taken out of the order. Dropped unsettled, it goes back.
+#[must_use]
+pub struct Claim {
+    queue: Arc<Queue>,
+    job: Job,
+    settled: bool,
+}
+
+impl Claim {
+    /// The job as it was when it was claimed.
+    #[must_use]
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// This claim settled as `progress`, with the attempt that led there.
+    #[must_use]
+    pub fn becomes(self, progress: Progress, attempt: Option<Attempt>) -> Settlement {
+        Settlement { claim: self, progress, attempt }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.queue.lock().put(self.job.clone());
+            self.queue.announce(self.job.progress.provider());
+        }
+    }
+}
+
+/// What came of a claim.
+#[must_use]
+pub struct Settlement {
+    claim: Claim,
+    progress: Progress,
+    attempt: Option<Attempt>,
+}
+
+impl Queue {
+    /// Rebuilds the order from what the store holds. `age_max` bounds the life of each job.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        age_max: Duration,
+    ) -> Result<Arc<Self>, StoreError> {
+        let mut state = State::default();
+        // No wait is longer than these; a wall clock that was set back while we were down must not
+        // park a job beyond them.
+        let latest = clock.now().plus(RetryPolicy::BACKOFF_MAX.max(RetryPolicy::GREYLIST_MIN));
+        for mut job in store.live()? {
+            if let JobState::Queued { due } = &mut job.progress.state {
+                *due = (*due).min(latest);
+            }
+            state.insert(job);
+        }
+        let names = state.lanes.keys().cloned().collect();
+        let (lanes, _) = watch::channel(names);
+        let deadline_changed = Notify::new();
+        let state = Mutex::new(state);
+        Ok(Arc::new(Self { store, clock, age_max, state, lanes, deadline_changed }))
+    }
+
+    /// The names of all lanes, and a wake-up for each new one.
+    #[must_use]
+    pub fn lanes(&self) -> watch::Receiver<BTreeSet<ProviderName>> {
+        self.lanes.subscribe()
+    }
+
+    /// Wakes when a job comes to this lane or back to it.
+    #[must_use]
+    pub fn arrival(&self, provider: &ProviderName) -> Arc<Notify> {
+        self.lock().lane(provider).arrival.clone()
+    }
+
+    /// When the earliest job of a lane is due.
+    #[must_use]
+    pub fn next_due(&self, provider: &ProviderName) -> Option<Time> {
+        self.lock().lanes.get(provider).and_then(Lane::next_due)
+    }
+
+    /// Takes the job of this lane whose turn it is, among those that are due and that `may` admits.
+    pub fn claim(
+        self: &Arc<Self>,
+        provider: &ProviderName,
+        may: impl Fn(&Job) -> bool,
+    ) -> Option<Claim> {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let State { lanes, jobs, .. } = &mut *state;
+        let lane = lanes.get_mut(provider)?;
+        let id = lane.next(now, |id| jobs.get(&id).is_some_and(|slot| may(&slot.job)))?;
+        let job = state.take(id, Hold::Attempt)?;
+        Some(Claim { queue: self.clone(), job, settled: false })
+    }
+
+    /// Commits what came of the claims, together, and lets memory follow. Waits as long as the disk
+    /// has no room: what an SMTP server took must not be sent again for want of a record.
+    ///
+    /// # Errors
+    /// When the store has stopped. The jobs go back to where they were; the disk is the truth.
+    pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
+        if settlements.is_empty() {
+            return Ok(());
+        }
+        let changes: Vec<Change> = settlements
+            .iter()
+            .map(|settlement| Change::Update {
+                job: settlement.claim.job.id,
+                progress: settlement.progress.clone(),
+                attempt: settlement.attempt.clone(),
+            })
+            .collect();
+        loop {
+            match self.store.commit(changes.clone()).await {
+                Ok(()) => break,
+                Err(StoreError::NoSpace) => tokio::time::sleep(Duration::from_secs(1)).await,
+                Err(error) => return Err(error),
+            }
+        }
+        for Settlement { mut claim, progress, .. } in settlements {
+            claim.settled = true;
+            let job = Job { progress, ..claim.job.clone() };
+            let provider = job.progress.provider().clone();
+            self.lock().put(job);
+            self.announce(&provider);
+        }
+        Ok(())
+    }
+
+    /// The content of a claimed job.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] when its bytes are damaged.
+    pub async fn content(&self, id: NotificationId) -> Result<Content, StoreError> {
+        self.read(move |store| store.content(id)).await
+    }
+
+    /// A notification that is still remembered.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn notification(
+        &self,
+        id: NotificationId,
+    ) -> Result<Option<Notification>, StoreError> {
+        self.read(move |store| store.notification(id)).await
+    }
+
+    /// A job that is still remembered, with its attempts.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn job(&self, id: JobId) -> Result<Option<(Job, Vec<Attempt>)>, StoreError> {
+        self.read(move |store| store.job(id)).await
+    }
+
+    /// Jobs older than `before`, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn jobs(
+        &self,
+        before: Option<JobId>,
+        limit: usize,
+        keep: impl Fn(&Job) -> bool + Send + 'static,
+    ) -> Result<Page<Job>, StoreError> {
+        self.read(move |store| store.jobs(before, limit, &keep)).await
+    }
+
+    /// Refuses new notifications from now on; claims stay possible.
+    pub fn stop_accepting(&self) {
+        self.lock().stopping = true;
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.store.clone();
+        let done = tokio::task::spawn_blocking(move || work(&*store)).await;
+        done.unwrap_or_else(|error| Err(StoreError::Stopped(format!("a read failed: {error}"))))
+    }
+
+    fn take(self: &Arc<Self>, id: JobId, hold: Hold) -> Option<Claim> {
+        let job = self.lock().take(id, hold)?;
+        Some(Claim { queue: self.clone(), job, settled: false })
+    }
+
+    /// Makes a lane known to those who run workers.
+    fn announce(&self, provider: &ProviderName) {
+        self.lanes
+            .send_if_modified(|names| !names.contains(provider) && names.insert(provider.clone()));
+        self.deadline_changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half way: a panic would mean that an invariant is broken already.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn lane(&mut self, provider: &ProviderName) -> &mut Lane {
+        self.lanes.entry(provider.clone()).or_default()
+    }
+
+    /// Brings a job into memory.
+    fn insert(&mut self, job: Job) {
+        let slot = Slot { job: job.clone(), hold: Hold::Change, place: None };
+        self.jobs.insert(job.id, slot);
+        self.put(job);
+    }
+
+    /// Takes a free job out of the order. Its place stays with it.
+    fn take(&mut self, id: JobId, hold: Hold) -> Option<Job> {
+        let slot = self.jobs.get_mut(&id).filter(|slot| slot.hold == Hold::Free)?;
+        slot.hold = hold;
+        let job = slot.job.clone();
+        self.deadlines.remove(&(job.progress.deadline, id));
+        match &job.progress.state {
+            JobState::Queued { .. } => self.lane(job.progress.provider()).remove(&job),
+            JobState::Dead { at, .. } => {
+                self.dead.remove(&(*at, id));
+                for provider in job.progress.chain.iter() {
+                    if let Some(parked) = self.parked.get_mut(provider) {
+                        parked.remove(&(job.accepted_at, id));
+                    }
+                }
+            }
+            JobState::Delivered { .. } | JobState::Cancelled { .. } => {}
+        }
+        Some(job)
+    }
+
+    /// Puts a held job where its progress says; one that ended leaves memory.
+    fn put(&mut self, job: Job) {
+        let id = job.id;
+        self.occupy(&job);
+        match &job.progress.state {
+            JobState::Queued { .. } => {
+                self.deadlines.insert((job.progress.deadline, id));
+                self.lane(job.progress.provider()).insert(&job);
+            }
+            JobState::Dead { at, .. } => {
+                self.dead.insert((*at, id));
+                if job.progress.is_parked() {
+                    self.deadlines.insert((job.progress.deadline, id));
+                    for provider in job.progress.chain.iter() {
+                        let parked = self.parked.entry(provider.clone()).or_default();
+                        parked.insert((job.accepted_at, id));
+                    }
+                }
+            }
+            JobState::Delivered { .. } | JobState::Cancelled { .. } => {
+                self.jobs.remove(&id);
+                return;
+            }
+        }
+        if let Some(slot) = self.jobs.get_mut(&id) {
+            slot.job = job;
+            slot.hold = Hold::Free;
+        }
+    }
+
+    /// Gives a job the place that its progress asks for, and frees the one that it had.
+    fn occupy(&mut self, job: &Job) {
+        let wanted = job.progress.is_bounded().then(|| job.progress.home().clone());
+        let Some(slot) = self.jobs.get_mut(&job.id) else { return };
+        if slot.place == wanted {
+            return;
+        }
+        let left = std::mem::replace(&mut slot.place, wanted.clone());
+        let entry = (job.accepted_at, job.id);
+        if let Some(home) = left.and_then(|name| self.homes.get_mut(&name)) {
+            home.jobs.remove(&entry);
+        }
+        if let Some(name) = wanted {
+            self.homes.entry(name).or_default().jobs.insert(entry);
+        }
+    }
+}

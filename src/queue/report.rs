@@ -1,0 +1,210 @@
+//! What a person sees of the queue, from memory.
+
+use super::{Hold, Queue};
+use crate::core::job::{DeadReason, Job, JobId, JobState};
+use crate::core::provider::ProviderName;
+use crate::core::time::Time;
+
+/// Where a job stands, as the API says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Due now.
+    Ready,
+    /// An attempt is under way.
+    InFlight,
+    /// Waits for its backoff.
+    Scheduled,
+    /// At its end: a server took it.
+    Delivered,
+    /// A dead letter.
+    Dead,
+    /// At its end: taken out by an operator.
+    Cancelled,
+}
+
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Ready,
+        Self::InFlight,
+        Self::Scheduled,
+        Self::Delivered,
+        Self::Dead,
+        Self::Cancelled,
+    ];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::InFlight => "inFlight",
+            Self::Scheduled => "scheduled",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The jobs that a provider accepted and that are not at their end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// All of them, the ones being committed included; never more than `queueSize` was when they
+    /// were accepted.
+    pub depth: usize,
+    /// Due now.
+    pub ready: usize,
+    /// Waiting for their backoff.
+    pub scheduled: usize,
+    /// An attempt is under way.
+    pub in_flight: usize,
+    /// Waiting for a provider to recover.
+    pub parked: usize,
+    /// When the oldest of them was accepted.
+    pub oldest_accepted_at: Option<Time>,
+    /// The earliest time at which one of them may be attempted.
+    pub next_attempt_at: Option<Time>,
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Default)]
+pub struct DeadFilter {
+    /// Those of this provider: the last one of their chain that was tried.
+    pub provider: Option<ProviderName>,
+    /// Those given up for this reason.
+    pub reason: Option<DeadReason>,
+}
+
+impl DeadFilter {
+    fn takes(&self, job: &Job) -> bool {
+        let JobState::Dead { reason, .. } = job.progress.state else { return false };
+        self.provider.as_ref().is_none_or(|provider| provider == job.progress.provider())
+            && self.reason.is_none_or(|wanted| wanted == reason)
+    }
+}
+
+/// A part of the dead letters, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct DeadPage {
+    /// How many the filter takes in all.
+    pub total: usize,
+    /// The items of this page.
+    pub items: Vec<Job>,
+    /// Where the next page begins.
+    pub next: Option<(Time, JobId)>,
+}
+
+impl Queue {
+    /// Where a job stands now.
+    #[must_use]
+    pub fn phase(&self, job: &Job) -> Phase {
+        match job.progress.state {
+            JobState::Dead { .. } => Phase::Dead,
+            JobState::Delivered { .. } => Phase::Delivered,
+            JobState::Cancelled { .. } => Phase::Cancelled,
+            JobState::Queued { due } => {
+                let hold = self.lock().jobs.get(&job.id).map(|slot| slot.hold);
+                waiting_phase(hold.unwrap_or(Hold::Free), due, self.clock.now())
+            }
+        }
+    }
+
+    /// The depth of each provider's queue, by the provider that accepted the jobs.
+    #[must_use]
+    pub fn depths(&self) -> Vec<(ProviderName, Depth)> {
+        let now = self.clock.now();
+        let state = self.lock();
+        let depth_of = |home: &super::Home| {
+            let mut depth = Depth { depth: home.depth(), ..Depth::default() };
+            depth.oldest_accepted_at = home.jobs.first().map(|(accepted, _)| *accepted);
+            for slot in home.jobs.iter().filter_map(|(_, id)| state.jobs.get(id)) {
+                match slot.job.progress.state {
+                    JobState::Queued { due } => {
+                        match waiting_phase(slot.hold, due, now) {
+                            Phase::InFlight => depth.in_flight += 1,
+                            Phase::Scheduled => depth.scheduled += 1,
+                            _ => depth.ready += 1,
+                        }
+                        let earliest = depth.next_attempt_at.unwrap_or(due).min(due);
+                        depth.next_attempt_at = Some(earliest);
+                    }
+                    JobState::Dead { .. } => depth.parked += 1,
+                    JobState::Delivered { .. } | JobState::Cancelled { .. } => {}
+                }
+            }
+            depth
+        };
+        state.homes.iter().map(|(name, home)| (name.clone(), depth_of(home))).collect()
+    }
+
+    /// Jobs that have not ended and stand in `phase`, newest first, older than `before`.
+    #[must_use]
+    pub fn in_phase(
+        &self,
+        phase: Phase,
+        provider: Option<&ProviderName>,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Vec<Job> {
+        let now = self.clock.now();
+        let state = self.lock();
+        let stands = |slot: &super::Slot| match slot.job.progress.state {
+            JobState::Queued { due } => waiting_phase(slot.hold, due, now) == phase,
+            _ => phase == Phase::Dead,
+        };
+        let mut found: Vec<&Job> = state
+            .jobs
+            .values()
+            .filter(|slot| stands(slot))
+            .map(|slot| &slot.job)
+            .filter(|job| provider.is_none_or(|name| name == job.progress.provider()))
+            .filter(|job| before.is_none_or(|before| job.id < before))
+            .collect();
+        found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
+        found.into_iter().take(limit).cloned().collect()
+    }
+
+    /// Dead letters, newest first, older than `before`.
+    #[must_use]
+    pub fn dead_letters(
+        &self,
+        filter: &DeadFilter,
+        before: Option<(Time, JobId)>,
+        limit: usize,
+    ) -> DeadPage {
+        let state = self.lock();
+        let mut page = DeadPage::default();
+        for entry in state.dead.iter().rev() {
+            let Some(slot) = state.jobs.get(&entry.1).filter(|slot| filter.takes(&slot.job)) else {
+                continue;
+            };
+            page.total += 1;
+            if before.is_some_and(|before| *entry >= before) {
+                continue;
+            }
+            if page.items.len() < limit {
+                page.items.push(slot.job.clone());
+            } else if page.next.is_none() {
+                page.next = page.items.last().and_then(died_at);
+            }
+        }
+        page
+    }
+}
+
+fn died_at(job: &Job) -> Option<(Time, JobId)> {
+    match job.progress.state {
+        JobState::Dead { at, .. } => Some((at, job.id)),
+        _ => None,
+    }
+}
+
+/// A job that is held by a change of its own counts as waiting: nothing is on the wire.
+fn waiting_phase(hold: Hold, due: Time, now: Time) -> Phase {
+    match hold {
+        Hold::Attempt => Phase::InFlight,
+        Hold::Free | Hold::Change if due <= now => Phase::Ready,
+        Hold::Free | Hold::Change => Phase::Scheduled,
+    }
+}
