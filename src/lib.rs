@@ -6,5 +6,8 @@ pub mod delivery {
     //! Delivery.
     pub mod transport;
 }
+#[path = "../migrations/mod.rs"]
+mod migrations;
 pub mod queue;
 pub mod registry;
+pub mod store;

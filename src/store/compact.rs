@@ -1,0 +1,109 @@
+//! Frees the oldest segment when most of the journal is needed no more.
+//!
+//! What is still remembered of that segment is carried forward as it stands, in one record per
+//! notification, and then the file goes. Segments go oldest first, so whatever is older than a
+//! carried record is never needed again, and a record that forgets something may go with its file.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::codec::Encoded;
+use super::journal::{segment_path, sync_folder};
+use super::shared::Shared;
+use crate::migrations::{self, latest};
+use crate::queue::store::StoreError;
+
+/// This much is never worth collecting.
+const SLACK_BYTES: u64 = 32 << 20;
+/// So many files are always worth collecting.
+const SEGMENTS_MAX: usize = 1024;
+/// Notifications carried by one commit.
+const BATCH: usize = 64;
+
+/// Runs until the store closes; wakes with each batch that the index applied.
+pub(super) fn run(shared: &Arc<Shared>) {
+    let mut applied = 0;
+    while let Some(now) = shared.progress.wait_beyond(applied) {
+        applied = now;
+        while let Some(segment) = candidate(shared) {
+            if let Err(error) = free(shared, segment) {
+                tracing::error!(segment, %error, "cannot free a segment of the journal");
+                return;
+            }
+        }
+    }
+}
+
+/// The oldest segment, when more than half of the journal is needed no more.
+fn candidate(shared: &Shared) -> Option<u64> {
+    let sizes = shared.segment_sizes();
+    let live: u64 = shared.index()?.live_bytes().values().sum();
+    let all: u64 = sizes.values().sum();
+    let worth_it =
+        all > 2 * live + SLACK_BYTES.min(shared.slack_bytes) || sizes.len() > SEGMENTS_MAX;
+    // The last one is being written.
+    (worth_it && sizes.len() > 1).then(|| sizes.keys().next().copied()).flatten()
+}
+
+fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
+    loop {
+        let index = shared.index().ok_or_else(|| StoreError::Stopped("no index".to_owned()))?;
+        let ids = index.in_segment(segment, BATCH)?;
+        if ids.is_empty() {
+            break;
+        }
+        let as_of = shared.progress.applied();
+        let mut records = Vec::new();
+        for id in ids {
+            records.extend(carry(shared, as_of, id.as_bytes())?);
+        }
+        shared
+            .append(records, 0, false)
+            .blocking_recv()
+            .unwrap_or_else(|_| Err(StoreError::Stopped("the journal has ended".to_owned())))?;
+        shared.progress.wait(shared.committed())?;
+    }
+    let path = segment_path(&shared.journal, segment);
+    shared.forget_segment(segment);
+    remove(&path)
+        .map_err(|error| StoreError::Stopped(format!("cannot remove {}: {error}", path.display())))
+}
+
+/// One notification as it stands, with its content while a job needs it.
+fn carry(
+    shared: &Shared,
+    as_of: u64,
+    id: &latest::Id,
+) -> Result<Option<(latest::Record, Encoded)>, StoreError> {
+    let Some(index) = shared.index() else { return Ok(None) };
+    let Some(row) = index.notification(id)? else { return Ok(None) };
+    let mut jobs = Vec::new();
+    for (job, _) in &row.notification.jobs {
+        if let Some(found) = index.job(job)? {
+            let attempts = index.attempts(job)?;
+            jobs.push(latest::CarriedJob { job: *job, progress: found.progress, attempts });
+        }
+    }
+    let content =
+        if index.needs_content(&row)? { shared.read_content(&row.location) } else { Ok(None) };
+    let content = content.unwrap_or_else(|error| {
+        // Its jobs end as dead letters when they are tried; the rest of them is kept.
+        tracing::error!(%error, "a content cannot be carried forward");
+        None
+    });
+    let content = content.and_then(|(schema, bytes)| migrations::content(schema, &bytes).ok());
+    let record = latest::Record::Carried(latest::Carried {
+        as_of,
+        notification: row.notification,
+        key: row.key,
+        jobs,
+    });
+    let encoded = Encoded::new(&record, content.as_ref());
+    Ok(Some((record, encoded)))
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    fs::remove_file(path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}

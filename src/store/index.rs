@@ -1,0 +1,443 @@
+//! The sled database: every job's state, its attempts, the history and the idempotency keys.
+//!
+//! It follows the journal, off the path of an answer, and holds nothing that the journal does not:
+//! whenever it is in doubt it is thrown away and made again by applying the journal from its
+//! beginning, with the same code that applies each new record.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Mutex;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sled::{Db, Tree};
+use uuid::Uuid;
+
+use super::codec::{decode, encode};
+use super::journal::{Location, Written};
+use crate::migrations::latest::{self, Id, Record, State};
+use crate::queue::store::StoreError;
+
+/// A change of the rows below is a new number: an index of another one is made again.
+pub(super) const INDEX_VERSION: u32 = 1;
+
+/// A notification and where its record and content lie.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct NotificationRow {
+    pub(super) notification: latest::Notification,
+    pub(super) key: Option<latest::Key>,
+    pub(super) location: Location,
+}
+
+/// A job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct JobRow {
+    pub(super) notification: Id,
+    pub(super) recipient: String,
+    pub(super) accepted_at: u64,
+    pub(super) progress: latest::Progress,
+    /// The sequence of the last record that changed it.
+    pub(super) sequence: u64,
+}
+
+/// The trees and the tally of what is alive in each segment.
+pub(super) struct Index {
+    db: Db,
+    /// Notification id to its row.
+    pub(super) notifications: Tree,
+    /// Job id to its row.
+    pub(super) jobs: Tree,
+    /// Job id and attempt number, big endian, to the attempt.
+    attempts: Tree,
+    /// Idempotency key to notification id.
+    keys: Tree,
+    /// Acceptance time, big endian, and notification id, of those with a key.
+    key_ages: Tree,
+    /// End time, big endian, and job id.
+    ended: Tree,
+    /// Segment, big endian, and notification id, of those whose record lies there.
+    segments: Tree,
+    live_bytes: Mutex<BTreeMap<u64, u64>>,
+}
+
+/// What a replay from the beginning must remember: records that come before the one that carries
+/// their notification forward, whose own beginning went with an old segment.
+#[derive(Default)]
+pub(super) struct Replay {
+    orphans: HashMap<Id, (u64, latest::Progress)>,
+    forgotten_jobs: HashSet<Id>,
+    forgotten_keys: HashSet<Id>,
+}
+
+type Applied<T> = Result<T, StoreError>;
+
+impl Index {
+    /// Opens or creates the database. sled may panic on damaged files: callers guard against it.
+    pub(super) fn open(folder: &Path) -> Applied<Self> {
+        let config = sled::Config::new()
+            .path(folder)
+            .cache_capacity(16 << 20)
+            // Segment collection runs only in the flusher thread.
+            .flush_every_ms(Some(1000));
+        let db = config.open().map_err(broken)?;
+        let tree = |name: &str| db.open_tree(name).map_err(broken);
+        let index = Self {
+            notifications: tree("notifications")?,
+            jobs: tree("jobs")?,
+            attempts: tree("attempts")?,
+            keys: tree("keys")?,
+            key_ages: tree("key_ages")?,
+            ended: tree("ended")?,
+            segments: tree("segments")?,
+            live_bytes: Mutex::default(),
+            db,
+        };
+        for row in index.notifications.iter() {
+            let row: NotificationRow = read(&row.map_err(broken)?.1)?;
+            index.count(&row.location, 1);
+        }
+        Ok(index)
+    }
+
+    /// Writes everything out. Nothing may be applied after it.
+    pub(super) fn close(self) -> Applied<()> {
+        self.db.flush().map(drop).map_err(broken)
+    }
+
+    /// How many bytes of each segment are needed still.
+    pub(super) fn live_bytes(&self) -> BTreeMap<u64, u64> {
+        self.lock_live().clone()
+    }
+
+    /// Applies one record. `replay` is there while the index is made again. Answers the
+    /// notification whose content is not needed any more.
+    pub(super) fn apply(
+        &self,
+        written: &Written,
+        replay: Option<&mut Replay>,
+    ) -> Applied<Option<Id>> {
+        let Written { sequence, record, location } = written;
+        match record {
+            Record::Accepted(accepted) => {
+                self.accepted(accepted, *sequence, *location).map(|()| None)
+            }
+            Record::Updated(updated) => self.updated(updated, *sequence, replay),
+            Record::JobForgotten(id) => self.job_forgotten(*id, replay),
+            Record::KeyForgotten(id) => self.key_forgotten(*id, replay),
+            Record::Carried(carried) => self.carried(carried, *location, replay),
+        }
+    }
+
+    fn accepted(
+        &self,
+        accepted: &latest::Accepted,
+        sequence: u64,
+        location: Location,
+    ) -> Applied<()> {
+        let latest::Accepted { notification, deadline, key } = accepted;
+        for (id, recipient) in &notification.jobs {
+            let progress = latest::Progress {
+                state: State::Queued { due: notification.accepted_at },
+                chain: notification.chain.clone(),
+                position: 0,
+                attempts_here: 0,
+                attempts_all: 0,
+                redrives: 0,
+                deadline: *deadline,
+            };
+            let row = JobRow {
+                notification: notification.id,
+                recipient: recipient.clone(),
+                accepted_at: notification.accepted_at,
+                progress,
+                sequence,
+            };
+            put(&self.jobs, id, &row)?;
+        }
+        self.remember(notification, key.as_ref(), location)
+    }
+
+    /// Puts the row of a notification and everything that leads to it.
+    fn remember(
+        &self,
+        notification: &latest::Notification,
+        key: Option<&latest::Key>,
+        location: Location,
+    ) -> Applied<()> {
+        let id = &notification.id;
+        if let Some(key) = key {
+            insert(&self.keys, key.key.as_bytes(), id)?;
+            insert(&self.key_ages, &pair(notification.accepted_at, id), &[])?;
+        }
+        let row =
+            NotificationRow { notification: notification.clone(), key: key.cloned(), location };
+        insert(&self.segments, &pair(location.segment, id), &[])?;
+        put(&self.notifications, id, &row)?;
+        self.count(&location, 1);
+        Ok(())
+    }
+
+    fn updated(
+        &self,
+        updated: &latest::Updated,
+        sequence: u64,
+        replay: Option<&mut Replay>,
+    ) -> Applied<Option<Id>> {
+        let latest::Updated { job: id, progress, attempt } = updated;
+        if let Some(attempt) = attempt {
+            put(&self.attempts, &attempt_key(id, attempt.number), attempt)?;
+        }
+        let Some(mut row) = self.job(id)? else {
+            if let Some(replay) = replay {
+                replay.orphans.insert(*id, (sequence, progress.clone()));
+            }
+            return Ok(None);
+        };
+        row.progress = progress.clone();
+        row.sequence = sequence;
+        put(&self.jobs, id, &row)?;
+        match ended_at(progress) {
+            Some(at) => {
+                insert(&self.ended, &pair(at, id), &[])?;
+                self.release(&row.notification)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn job_forgotten(&self, id: Id, replay: Option<&mut Replay>) -> Applied<Option<Id>> {
+        if let Some(replay) = replay {
+            replay.orphans.remove(&id);
+            replay.forgotten_jobs.insert(id);
+        }
+        self.remove_attempts(&id)?;
+        let Some(row) = self.job(&id)? else { return Ok(None) };
+        if let Some(at) = ended_at(&row.progress) {
+            remove(&self.ended, &pair(at, &id))?;
+        }
+        remove(&self.jobs, &id)?;
+        let released = self.release(&row.notification)?;
+        self.drop_if_empty(&row.notification)?;
+        Ok(released)
+    }
+
+    fn remove_attempts(&self, id: &Id) -> Applied<()> {
+        for attempt in self.attempts.scan_prefix(id).keys() {
+            remove(&self.attempts, &attempt.map_err(broken)?)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a replay: what is left without a notification belongs to a damaged one.
+    pub(super) fn finish(&self, replay: &Replay) -> Applied<()> {
+        replay.orphans.keys().try_for_each(|id| self.remove_attempts(id))
+    }
+
+    fn key_forgotten(&self, id: Id, replay: Option<&mut Replay>) -> Applied<Option<Id>> {
+        if let Some(replay) = replay {
+            replay.forgotten_keys.insert(id);
+        }
+        let Some(mut row) = self.notification(&id)? else { return Ok(None) };
+        if let Some(key) = row.key.take() {
+            remove(&self.keys, key.key.as_bytes())?;
+            remove(&self.key_ages, &pair(row.notification.accepted_at, &id))?;
+            put(&self.notifications, &id, &row)?;
+        }
+        self.drop_if_empty(&id)?;
+        Ok(None)
+    }
+
+    fn carried(
+        &self,
+        carried: &latest::Carried,
+        location: Location,
+        replay: Option<&mut Replay>,
+    ) -> Applied<Option<Id>> {
+        let latest::Carried { as_of, notification, key, jobs } = carried;
+        let known = self.notification(&notification.id)?;
+        if let Some(row) = &known {
+            self.count(&row.location, -1);
+            remove(&self.segments, &pair(row.location.segment, &notification.id))?;
+        }
+        let Some(replay) = replay else {
+            // The rows of its jobs are as new as they can be; only the place is another.
+            if let Some(row) = known {
+                self.remember(&row.notification, row.key.as_ref(), location)?;
+                return self.release(&notification.id);
+            }
+            return Ok(None);
+        };
+        for carried in jobs {
+            let id = &carried.job;
+            if replay.forgotten_jobs.contains(id) {
+                continue;
+            }
+            for attempt in &carried.attempts {
+                put(&self.attempts, &attempt_key(id, attempt.number), attempt)?;
+            }
+            if self.job(id)?.is_some_and(|row| row.sequence > *as_of) {
+                continue;
+            }
+            let newer = replay.orphans.remove(id).filter(|(at, _)| at > as_of);
+            let (changed, progress) = newer.unwrap_or((*as_of, carried.progress.clone()));
+            let recipient = notification.jobs.iter().find(|(job, _)| job == id);
+            let row = JobRow {
+                notification: notification.id,
+                recipient: recipient.map(|(_, to)| to.clone()).unwrap_or_default(),
+                accepted_at: notification.accepted_at,
+                sequence: changed,
+                progress,
+            };
+            if let Some(at) = ended_at(&row.progress) {
+                insert(&self.ended, &pair(at, id), &[])?;
+            }
+            put(&self.jobs, id, &row)?;
+        }
+        let key = key.as_ref().filter(|_| !replay.forgotten_keys.contains(&notification.id));
+        self.remember(notification, key, location)?;
+        let released = self.release(&notification.id)?;
+        self.drop_if_empty(&notification.id)?;
+        Ok(released)
+    }
+
+    /// Lets go of a content that no job needs any more.
+    fn release(&self, id: &Id) -> Applied<Option<Id>> {
+        let Some(mut row) = self.notification(id)? else { return Ok(None) };
+        if row.location.content_bytes == 0 || self.needs_content(&row)? {
+            return Ok(None);
+        }
+        self.count(&row.location, -1);
+        row.location.content_bytes = 0;
+        self.count(&row.location, 1);
+        put(&self.notifications, id, &row)?;
+        Ok(Some(*id))
+    }
+
+    /// Whether any job of it is queued or dead.
+    pub(super) fn needs_content(&self, row: &NotificationRow) -> Applied<bool> {
+        for (job, _) in &row.notification.jobs {
+            if self.job(job)?.is_some_and(|row| ended_at(&row.progress).is_none()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Forgets a notification of which nothing else is remembered.
+    fn drop_if_empty(&self, id: &Id) -> Applied<()> {
+        let Some(row) = self.notification(id)? else { return Ok(()) };
+        if row.key.is_some() {
+            return Ok(());
+        }
+        for (job, _) in &row.notification.jobs {
+            if self.jobs.contains_key(job).map_err(broken)? {
+                return Ok(());
+            }
+        }
+        remove(&self.segments, &pair(row.location.segment, id))?;
+        remove(&self.notifications, id)?;
+        self.count(&row.location, -1);
+        Ok(())
+    }
+
+    pub(super) fn notification(&self, id: &Id) -> Applied<Option<NotificationRow>> {
+        get(&self.notifications, id)
+    }
+
+    pub(super) fn job(&self, id: &Id) -> Applied<Option<JobRow>> {
+        get(&self.jobs, id)
+    }
+
+    pub(super) fn attempts(&self, id: &Id) -> Applied<Vec<latest::Attempt>> {
+        let values = self.attempts.scan_prefix(id).values();
+        values.map(|value| read(&value.map_err(broken)?)).collect()
+    }
+
+    pub(super) fn under_key(&self, key: &str) -> Applied<Option<NotificationRow>> {
+        match self.keys.get(key).map_err(broken)? {
+            Some(id) => get(&self.notifications, &id),
+            None => Ok(None),
+        }
+    }
+
+    /// Ids in `ended` before a time.
+    pub(super) fn ended_before(&self, time: u64, limit: usize) -> Applied<Vec<Uuid>> {
+        ids(&self.ended, &[], &time.to_be_bytes(), limit)
+    }
+
+    /// Ids in `key_ages` before a time.
+    pub(super) fn keys_before(&self, time: u64, limit: usize) -> Applied<Vec<Uuid>> {
+        ids(&self.key_ages, &[], &time.to_be_bytes(), limit)
+    }
+
+    /// Notifications whose record lies in a segment.
+    pub(super) fn in_segment(&self, segment: u64, limit: usize) -> Applied<Vec<Uuid>> {
+        ids(&self.segments, &segment.to_be_bytes(), &(segment + 1).to_be_bytes(), limit)
+    }
+
+    fn count(&self, location: &Location, sign: i64) {
+        let bytes = location.record_bytes + location.content_bytes;
+        let mut live = self.lock_live();
+        let entry = live.entry(location.segment).or_default();
+        *entry = if sign < 0 { entry.saturating_sub(bytes) } else { *entry + bytes };
+    }
+
+    fn lock_live(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.live_bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn ended_at(progress: &latest::Progress) -> Option<u64> {
+    match progress.state {
+        State::Delivered { at } | State::Cancelled { at } => Some(at),
+        State::Queued { .. } | State::Dead { .. } => None,
+    }
+}
+
+fn ids(tree: &Tree, from: &[u8], to: &[u8], limit: usize) -> Applied<Vec<Uuid>> {
+    let keys = tree.range(from..to).keys().take(limit);
+    keys.map(|key| {
+        let key = key.map_err(broken)?;
+        Uuid::from_slice(key.get(8..).unwrap_or_default())
+            .map_err(|error| StoreError::Stopped(format!("a key of the index: {error}")))
+    })
+    .collect()
+}
+
+fn pair(number: u64, id: &Id) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key[8..].copy_from_slice(id);
+    key
+}
+
+fn attempt_key(job: &Id, number: u32) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(job);
+    key[16..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn put<T: Serialize>(tree: &Tree, key: &[u8], value: &T) -> Applied<()> {
+    insert(tree, key, &encode(value))
+}
+
+fn insert(tree: &Tree, key: &[u8], value: &[u8]) -> Applied<()> {
+    tree.insert(key, value).map(drop).map_err(broken)
+}
+
+fn remove(tree: &Tree, key: &[u8]) -> Applied<()> {
+    tree.remove(key).map(drop).map_err(broken)
+}
+
+fn get<T: DeserializeOwned>(tree: &Tree, key: &[u8]) -> Applied<Option<T>> {
+    tree.get(key).map_err(broken)?.map(|value| read(&value)).transpose()
+}
+
+pub(super) fn read<T: DeserializeOwned>(value: &[u8]) -> Applied<T> {
+    decode(value).map_err(|error| StoreError::Stopped(format!("a row of the index: {error}")))
+}
+
+pub(super) fn broken(error: sled::Error) -> StoreError {
+    StoreError::Stopped(format!("the index failed: {error}"))
+}

@@ -1,0 +1,324 @@
+//! The journal: append-only segments and the one thread that writes them.
+//!
+//! The thread takes all commits that wait, writes them as one batch, syncs once and answers them
+//! all. A frame is acknowledged only after the sync that covers it. A write that finds no room is
+//! undone, and the next one may succeed; any other failure stops the journal for good, because what
+//! a failed sync left behind is unknown (see "PostgreSQL fsync" 2018: a repeated one may lie).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::codec::{Encoded, array};
+use crate::migrations::{SCHEMA, latest};
+use crate::queue::store::StoreError;
+
+/// The length of a segment's header.
+pub(super) const SEGMENT_HEADER_BYTES: usize = 36;
+const SEGMENT_MAGIC: [u8; 4] = *b"BGMS";
+/// New notifications are refused while the volume has less room than this: what is left is for
+/// recording what becomes of those that were accepted.
+const RESERVE_BYTES: u64 = 4 << 20;
+/// A batch is written at once when it has grown to this.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Where the content of a frame lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Location {
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+    /// Of the frame without its content.
+    pub(super) record_bytes: u64,
+    /// Zero when no content is kept.
+    pub(super) content_bytes: u64,
+    pub(super) checksum: u32,
+    pub(super) schema: u16,
+}
+
+/// One commit on its way to the disk.
+pub(super) struct Append {
+    pub(super) records: Vec<(latest::Record, Encoded)>,
+    /// Whether it brings new mail in; such commits leave a reserve.
+    pub(super) brings_mail: bool,
+    pub(super) jobs_count: usize,
+    pub(super) done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// A record that is on stable storage.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) sequence: u64,
+    pub(super) record: latest::Record,
+    pub(super) location: Location,
+}
+
+/// Where the journal ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct End {
+    pub(super) segment: u64,
+    pub(super) bytes: u64,
+    pub(super) sequence: u64,
+}
+
+/// What the writer tells the rest of the store, always from its own thread.
+pub(super) trait Listener {
+    /// These are on stable storage; called before any of them is acknowledged.
+    fn written(&mut self, batch: Vec<Written>);
+    /// A segment was begun.
+    fn began(&mut self, segment: u64);
+    /// How long one write and sync took, and for how many jobs.
+    fn committed(&mut self, took: Duration, jobs_count: usize);
+    /// The journal stopped for good.
+    fn stopped(&mut self, why: &str);
+}
+
+/// The thread's state.
+pub(super) struct Writer {
+    folder: PathBuf,
+    store: Uuid,
+    segment_bytes_max: u64,
+    file: File,
+    end: End,
+    stopped: Option<String>,
+}
+
+/// The path of a segment.
+pub(super) fn segment_path(folder: &Path, segment: u64) -> PathBuf {
+    folder.join(format!("{segment:010}.seg"))
+}
+
+/// The number in a segment's file name.
+pub(super) fn segment_number(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".seg")?;
+    (name.len() == 10).then(|| name.parse().ok()).flatten()
+}
+
+/// The header of a segment: magic, schema, two zero bytes, number, store id, CRC-32C of these.
+pub(super) fn segment_header(store: Uuid, segment: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    header[..4].copy_from_slice(&SEGMENT_MAGIC);
+    header[4..6].copy_from_slice(&SCHEMA.to_le_bytes());
+    header[8..16].copy_from_slice(&segment.to_le_bytes());
+    header[16..32].copy_from_slice(store.as_bytes());
+    let checksum = crc32c::crc32c(&header[..32]);
+    header[32..].copy_from_slice(&checksum.to_le_bytes());
+    header
+}
+
+/// The schema and the store id in a segment's header, when it is sound.
+pub(super) fn parse_segment_header(bytes: &[u8]) -> Option<(u16, Uuid)> {
+    let header = bytes.get(..SEGMENT_HEADER_BYTES)?;
+    let sound =
+        header[..4] == SEGMENT_MAGIC && crc32c::crc32c(&header[..32]).to_le_bytes() == header[32..];
+    let schema = u16::from_le_bytes(array(&header[4..]));
+    sound.then(|| (schema, Uuid::from_bytes(array(&header[16..]))))
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    if syncs_are_off() {
+        return Ok(());
+    }
+    File::open(folder)?.sync_all()
+}
+
+/// The control of the power-cut test: a build whose sync does nothing must lose mail there. It
+/// does not exist in a release build.
+fn syncs_are_off() -> bool {
+    cfg!(debug_assertions) && std::env::var_os("BREAKGLASS_MAILER_TEST_NO_SYNC").is_some()
+}
+
+fn sync_data(file: &File) -> io::Result<()> {
+    if syncs_are_off() {
+        return Ok(());
+    }
+    file.sync_data()
+}
+
+/// Creates a segment and makes its name durable.
+pub(super) fn create_segment(folder: &Path, store: Uuid, segment: u64) -> io::Result<File> {
+    let path = segment_path(folder, segment);
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let begun = file
+        .write_all(&segment_header(store, segment))
+        .and_then(|()| sync_data(&file))
+        .and_then(|()| sync_folder(folder));
+    if let Err(error) = begun {
+        drop(file);
+        let _ = std::fs::remove_file(&path);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+impl Writer {
+    /// Goes on at `end`, cutting off what a torn write left behind it.
+    pub(super) fn open(
+        folder: &Path,
+        store: Uuid,
+        end: End,
+        segment_bytes_max: u64,
+    ) -> io::Result<Self> {
+        let path = segment_path(folder, end.segment);
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        if file.metadata()?.len() != end.bytes {
+            file.set_len(end.bytes)?;
+            file.sync_all()?;
+        }
+        file.seek(SeekFrom::End(0))?;
+        let folder = folder.to_owned();
+        Ok(Self { folder, store, segment_bytes_max, file, end, stopped: None })
+    }
+
+    /// Writes until all senders are gone; answers where the journal ends.
+    pub(super) fn run(mut self, requests: &Receiver<Append>, listener: &mut dyn Listener) -> End {
+        while let Ok(first) = requests.recv() {
+            let mut batch = vec![first];
+            let mut bytes: usize = batch.iter().map(append_bytes).sum();
+            while bytes < BATCH_BYTES_MAX
+                && let Ok(next) = requests.try_recv()
+            {
+                bytes += append_bytes(&next);
+                batch.push(next);
+            }
+            self.commit(batch, listener);
+        }
+        self.end
+    }
+
+    fn commit(&mut self, batch: Vec<Append>, listener: &mut dyn Listener) {
+        let begin = Instant::now();
+        let (batch, refused): (Vec<_>, Vec<_>) = if self.has_room() {
+            (batch, Vec::new())
+        } else {
+            batch.into_iter().partition(|append| !append.brings_mail)
+        };
+        for append in refused {
+            let _ = append.done.send(Err(StoreError::NoSpace));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        match self.write(&batch, listener) {
+            Ok(written) => {
+                let jobs_count = batch.iter().map(|append| append.jobs_count).sum();
+                listener.committed(begin.elapsed(), jobs_count);
+                listener.written(written);
+                for append in batch {
+                    let _ = append.done.send(Ok(()));
+                }
+            }
+            Err(error) => {
+                if let StoreError::Stopped(why) = &error
+                    && self.stopped.is_none()
+                {
+                    self.stopped = Some(why.clone());
+                    listener.stopped(why);
+                }
+                for append in batch {
+                    let _ = append.done.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Writes and syncs one batch. What it failed to write is gone from the file again, or the
+    /// journal has stopped.
+    fn write(
+        &mut self,
+        batch: &[Append],
+        listener: &mut dyn Listener,
+    ) -> Result<Vec<Written>, StoreError> {
+        if let Some(why) = &self.stopped {
+            return Err(StoreError::Stopped(why.clone()));
+        }
+        if self.end.bytes >= self.segment_bytes_max {
+            self.begin_segment(listener)?;
+        }
+        let mut buffer = Vec::with_capacity(batch.iter().map(append_bytes).sum());
+        let mut written = Vec::new();
+        let mut sequence = self.end.sequence;
+        for (record, encoded) in batch.iter().flat_map(|append| &append.records) {
+            sequence += 1;
+            encoded.write(sequence, self.end.sequence, &mut buffer);
+            let content_bytes = encoded.content.len();
+            let location = Location {
+                segment: self.end.segment,
+                offset: self.end.bytes + (buffer.len() - content_bytes) as u64,
+                record_bytes: (encoded.frame_bytes() - content_bytes) as u64,
+                content_bytes: content_bytes as u64,
+                checksum: crc32c::crc32c(&encoded.content),
+                schema: SCHEMA,
+            };
+            written.push(Written { sequence, record: record.clone(), location });
+        }
+        if let Err(error) = self.file.write_all(&buffer) {
+            return Err(self.undo(&error));
+        }
+        if let Err(error) = sync_data(&self.file) {
+            return Err(stopped("sync", &self.path(), &error));
+        }
+        self.end.bytes += buffer.len() as u64;
+        self.end.sequence = sequence;
+        Ok(written)
+    }
+
+    /// After a write without room the file is cut back to what was acknowledged.
+    fn undo(&mut self, error: &io::Error) -> StoreError {
+        if !is_no_space(error) {
+            return stopped("write", &self.path(), error);
+        }
+        let cut = self
+            .file
+            .set_len(self.end.bytes)
+            .and_then(|()| self.file.seek(SeekFrom::End(0)))
+            .and_then(|_| self.file.sync_all());
+        match cut {
+            Ok(()) => StoreError::NoSpace,
+            Err(error) => stopped("truncate", &self.path(), &error),
+        }
+    }
+
+    fn begin_segment(&mut self, listener: &mut dyn Listener) -> Result<(), StoreError> {
+        let segment = self.end.segment + 1;
+        let path = segment_path(&self.folder, segment);
+        match create_segment(&self.folder, self.store, segment) {
+            Ok(file) => {
+                self.file = file;
+                self.end.segment = segment;
+                self.end.bytes = SEGMENT_HEADER_BYTES as u64;
+                listener.began(segment);
+                Ok(())
+            }
+            Err(error) if is_no_space(&error) => Err(StoreError::NoSpace),
+            Err(error) => Err(stopped("create", &path, &error)),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        // A file system that cannot tell is asked by writing.
+        rustix::fs::fstatvfs(&self.file)
+            .map_or(true, |volume| volume.f_bavail * volume.f_frsize >= RESERVE_BYTES)
+    }
+
+    fn path(&self) -> PathBuf {
+        segment_path(&self.folder, self.end.segment)
+    }
+}
+
+fn append_bytes(append: &Append) -> usize {
+    append.records.iter().map(|(_, encoded)| encoded.frame_bytes()).sum()
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn stopped(what: &str, path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Stopped(format!("cannot {what} {}: {error}", path.display()))
+}

@@ -1,0 +1,353 @@
+//! The queue's disk, and the only code that knows sled, bincode and the journal's files.
+//!
+//! ```text
+//! identity        whose store this is, and its schema
+//! lock            held by the process that works on the folder
+//! journal/        segments of records, the truth
+//! index/          a sled database made from them, thrown away when in doubt
+//! index.clean     written at a clean end: the index is whole, and these are its checksums
+//! aside/          bytes of the journal that could not be read
+//! ```
+//!
+//! A commit is encoded by its caller, written and synced by the journal's thread together with all
+//! others that wait, and answered. The index follows on a thread of its own; reads wait until it
+//! has caught up with what was committed before they began.
+
+mod codec;
+mod compact;
+mod index;
+mod journal;
+mod progress;
+mod read;
+mod recover;
+mod shared;
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use recover::Damage;
+
+use crate::migrations::SCHEMA;
+use crate::queue::store::StoreError;
+use index::{INDEX_VERSION, Index, Replay};
+use journal::{End, Writer};
+use recover::{CleanClose, Found};
+use shared::{Follower, Shared};
+
+/// How a store is opened.
+pub struct Options {
+    /// The data folder; created when it does not exist.
+    pub folder: PathBuf,
+    /// A segment that has grown to this is followed by a new one.
+    pub segment_bytes_max: u64,
+    /// So much of the journal may be needed no more before the oldest segment is freed.
+    pub slack_bytes: u64,
+    /// Told of each batch: how long its write and sync took, and how many jobs it held.
+    pub on_commit: Box<dyn Fn(Duration, usize) + Send>,
+}
+
+impl Options {
+    /// The usual sizes.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            segment_bytes_max: 32 << 20,
+            slack_bytes: 32 << 20,
+            on_commit: Box::new(|_, _| {}),
+        }
+    }
+}
+
+/// Why a folder was not opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process works on it.
+    #[error("the data folder {folder} is in use by {holder}")]
+    InUse {
+        /// Which folder.
+        folder: PathBuf,
+        /// What the lock says of its holder.
+        holder: String,
+    },
+    /// A newer program wrote it.
+    #[error(
+        "the store has schema {schema}, and this program knows schemas up to {SCHEMA}: \
+             start the newer program, or restore a backup"
+    )]
+    Newer {
+        /// The schema found.
+        schema: u16,
+    },
+    /// There is something, but no store of ours.
+    #[error(
+        "{file} is unreadable and no journal tells whose store this is: \
+             choose an empty folder, or restore a backup"
+    )]
+    NotOurs {
+        /// Which file, relative to the data folder.
+        file: PathBuf,
+    },
+    /// A segment belongs to another store.
+    #[error("{file} belongs to store {other}, not to {store}: take it out of the folder")]
+    Foreign {
+        /// Which file.
+        file: PathBuf,
+        /// Whose folder this is.
+        store: Uuid,
+        /// Whose segment it is.
+        other: Uuid,
+    },
+    /// The store has an identity, and its mail is gone.
+    #[error(
+        "the store has an identity but no journal: restore journal/ from a backup, \
+             or choose an empty folder"
+    )]
+    JournalMissing,
+    /// The operating system refused.
+    #[error("cannot {what} {path}: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// The index could not be made.
+    #[error(transparent)]
+    Index(#[from] StoreError),
+}
+
+impl OpenError {
+    fn io(what: &'static str, path: &Path, error: &io::Error) -> Self {
+        let error = io::Error::new(error.kind(), error.to_string());
+        Self::Io { what, path: path.to_owned(), error }
+    }
+}
+
+/// What was found at open; for logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The name of the store, the same for its whole life.
+    pub store: Uuid,
+    /// The folder held no store: nothing is continued.
+    pub created: bool,
+    /// Why the index was made again, unless it was whole.
+    pub rebuilt: Option<&'static str>,
+    /// What could not be read.
+    pub damage: Vec<Damage>,
+}
+
+/// See the module.
+pub struct DiskStore {
+    shared: Arc<Shared>,
+    threads: Mutex<Option<Threads>>,
+    _lock: File,
+}
+
+struct Threads {
+    writer: JoinHandle<End>,
+    follower: JoinHandle<()>,
+    compactor: JoinHandle<()>,
+}
+
+/// How many batches the index may be behind before the journal waits for it.
+const BATCHES_BEHIND_MAX: usize = 1024;
+
+impl DiskStore {
+    /// Opens the folder, or begins a store in an empty one.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(options: Options) -> Result<(Arc<Self>, Opened), OpenError> {
+        let folder = &options.folder;
+        fs::create_dir_all(folder).map_err(|error| OpenError::io("create", folder, &error))?;
+        let lock = lock(folder)?;
+        let (index, found, rebuilt) = open_index(folder)?;
+        let Found { store, created, end, segments, damage, .. } = found;
+
+        let journal = folder.join("journal");
+        let writer = Writer::open(&journal, store, end, options.segment_bytes_max)
+            .map_err(|error| OpenError::io("open", &journal, &error))?;
+        let (requests, appends) = channel();
+        let (batches, followed) = sync_channel(BATCHES_BEHIND_MAX);
+        let shared = Shared::new(&options, requests, index, end.sequence, segments)?;
+        let shared = Arc::new(shared);
+
+        let mut follower = Follower::new(shared.clone(), batches, options.on_commit);
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        let spawned = |error| OpenError::io("start threads for", folder, &error);
+        let threads = Threads {
+            writer: named("journal")
+                .spawn(move || writer.run(&appends, &mut follower))
+                .map_err(spawned)?,
+            follower: {
+                let shared = shared.clone();
+                named("index").spawn(move || shared.follow(&followed)).map_err(spawned)?
+            },
+            compactor: {
+                let shared = shared.clone();
+                named("compact").spawn(move || compact::run(&shared)).map_err(spawned)?
+            },
+        };
+        let opened = Opened { store, created, rebuilt, damage };
+        Ok((Arc::new(Self { shared, threads: Mutex::new(Some(threads)), _lock: lock }), opened))
+    }
+
+    /// Holds the reason once the journal has stopped for good. Only a restart helps then.
+    #[must_use]
+    pub fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.shared.stopped.subscribe()
+    }
+
+    /// Ends the threads and notes that the index is whole. Commits fail from now on. A store that
+    /// is dropped without it opens too, only slower.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn close(&self) -> Result<(), OpenError> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(threads) = threads else { return Ok(()) };
+        self.shared.hang_up();
+        let end = threads.writer.join();
+        let followed = threads.follower.join();
+        self.shared.progress.close();
+        let compacted = threads.compactor.join();
+        let (Ok(end), Ok(()), Ok(())) = (end, followed, compacted) else { return Ok(()) };
+        let index = self.shared.take_index();
+        let whole = self.shared.progress.applied() == end.sequence;
+        let Some(index) = index.and_then(Arc::into_inner).filter(|_| whole) else { return Ok(()) };
+        index.close()?;
+        let folder = &self.shared.folder;
+        let files = checksums(&folder.join("index"))
+            .map_err(|error| OpenError::io("read", &folder.join("index"), &error))?;
+        let first_segment = self.shared.first_segment().unwrap_or(end.segment);
+        let note = CleanClose { index_version: INDEX_VERSION, first_segment, end, files };
+        recover::write_checked(folder, "index.clean", &note)
+            .map_err(|error| OpenError::io("write", &folder.join("index.clean"), &error))
+    }
+}
+
+/// Opens the index as it was closed, or makes it again from the journal.
+fn open_index(folder: &Path) -> Result<(Index, Found, Option<&'static str>), OpenError> {
+    let path = folder.join("index");
+    let note = recover::clean_close(folder);
+    let same =
+        note.as_ref().is_some_and(|note| checksums(&path).is_ok_and(|files| files == note.files));
+    let mut reason = match (&note, same) {
+        (None, _) => "it was not closed cleanly",
+        (Some(_), false) => "its files are not as they were closed",
+        (Some(_), true) => "",
+    };
+    if same {
+        let found = recover::read_journal(folder, note.as_ref(), |_| Ok(()))?;
+        if note.as_ref().is_some_and(|note| note.end.sequence == found.end.sequence) {
+            forget_note(folder)?;
+            match catch_unwind(AssertUnwindSafe(|| Index::open(&path))) {
+                Ok(Ok(index)) => return Ok((index, found, None)),
+                Ok(Err(_)) | Err(_) => reason = "it does not open",
+            }
+        } else {
+            reason = "the journal does not end where it was closed";
+        }
+    }
+    forget_note(folder)?;
+    match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(OpenError::io("remove", &path, &error));
+        }
+        _ => {}
+    }
+    let index = Index::open(&path)?;
+    let mut replay = Replay::default();
+    let found = recover::read_journal(folder, note.as_ref(), |written| {
+        index.apply(&written, Some(&mut replay))?;
+        Ok(())
+    })?;
+    index.finish(&replay)?;
+    let rebuilt = (!found.created).then_some(reason);
+    Ok((index, found, rebuilt))
+}
+
+/// From the first write on the note would be wrong.
+fn forget_note(folder: &Path) -> Result<(), OpenError> {
+    let path = folder.join("index.clean");
+    match fs::remove_file(&path) {
+        Ok(()) => {
+            journal::sync_folder(folder).map_err(|error| OpenError::io("sync", folder, &error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(OpenError::io("remove", &path, &error)),
+    }
+}
+
+/// Takes the folder for this process; the lock ends with it, however it ends.
+fn lock(folder: &Path) -> Result<File, OpenError> {
+    let path = folder.join("lock");
+    let error = |what, error| OpenError::io(what, &path, &error);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|e| error("open", e))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let holder = holder.trim().to_owned();
+            return Err(OpenError::InUse { folder: folder.to_owned(), holder });
+        }
+        Err(TryLockError::Error(e)) => return Err(error("lock", e)),
+    }
+    file.set_len(0).map_err(|e| error("write", e))?;
+    writeln!(file, "process {}", std::process::id()).map_err(|e| error("write", e))?;
+    Ok(file)
+}
+
+/// Every file below a folder, with its length and CRC-32C, in the order of the names.
+fn checksums(folder: &Path) -> io::Result<Vec<(String, u64, u32)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let path = entry.path();
+            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+            let (length, checksum) = checksum(&path)?;
+            found.push((name, length, checksum));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn checksum(path: &Path) -> io::Result<(u64, u32)> {
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 16];
+    let (mut length, mut checksum) = (0, 0);
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((length, checksum));
+        }
+        checksum = crc32c::crc32c_append(checksum, &buffer[..count]);
+        length += count as u64;
+    }
+}

@@ -1,0 +1,72 @@
+//! How far the index has followed the journal.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::queue::store::StoreError;
+
+/// The last sequence that the index has applied, to be waited for.
+#[derive(Default)]
+pub(super) struct Progress {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    applied: u64,
+    closed: bool,
+    failed: Option<String>,
+}
+
+impl Progress {
+    pub(super) fn begin(&self, applied: u64) {
+        self.update(|state| state.applied = applied);
+    }
+
+    pub(super) fn advance(&self, applied: u64) {
+        self.update(|state| state.applied = state.applied.max(applied));
+    }
+
+    pub(super) fn fail(&self, why: &str) {
+        self.update(|state| state.failed = Some(why.to_owned()));
+    }
+
+    pub(super) fn close(&self) {
+        self.update(|state| state.closed = true);
+    }
+
+    pub(super) fn applied(&self) -> u64 {
+        self.lock().applied
+    }
+
+    /// Blocks until the index has applied `sequence`.
+    pub(super) fn wait(&self, sequence: u64) -> Result<(), StoreError> {
+        let waits =
+            |state: &mut State| state.applied < sequence && !state.closed && state.failed.is_none();
+        let state = self.changed.wait_while(self.lock(), waits);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        match &state.failed {
+            Some(why) => Err(StoreError::Stopped(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Blocks until the index has applied more than `sequence`; `None` when it follows no more.
+    pub(super) fn wait_beyond(&self, sequence: u64) -> Option<u64> {
+        let waits = |state: &mut State| {
+            state.applied <= sequence && !state.closed && state.failed.is_none()
+        };
+        let state = self.changed.wait_while(self.lock(), waits);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        (!state.closed && state.failed.is_none()).then_some(state.applied)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,246 @@
+//! What the store's threads share, and the thread that lets the index follow the journal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::Options;
+use super::codec::Encoded;
+use super::index::{Index, NotificationRow, broken, read};
+use super::journal::{Append, Listener, Location, Written, segment_path};
+use super::progress::Progress;
+use crate::migrations::latest::{Id, Record};
+use crate::queue::store::StoreError;
+
+/// See the module.
+pub(super) struct Shared {
+    pub(super) folder: PathBuf,
+    pub(super) journal: PathBuf,
+    pub(super) slack_bytes: u64,
+    pub(super) progress: Progress,
+    pub(super) stopped: watch::Sender<Option<String>>,
+    requests: Mutex<Option<Sender<Append>>>,
+    /// Where the content of each notification with a queued or dead job lies.
+    contents: Mutex<HashMap<Id, Location>>,
+    files: Mutex<HashMap<u64, Arc<File>>>,
+    sizes: Mutex<BTreeMap<u64, u64>>,
+    index: Mutex<Option<Arc<Index>>>,
+    committed: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(
+        options: &Options,
+        requests: Sender<Append>,
+        index: Index,
+        sequence: u64,
+        segments: Vec<(u64, u64)>,
+    ) -> Result<Self, StoreError> {
+        let mut contents = HashMap::new();
+        for row in index.notifications.iter().values() {
+            let row: NotificationRow = read(&row.map_err(broken)?)?;
+            if row.location.content_bytes > 0 {
+                contents.insert(row.notification.id, row.location);
+            }
+        }
+        let progress = Progress::default();
+        progress.begin(sequence);
+        Ok(Self {
+            folder: options.folder.clone(),
+            journal: options.folder.join("journal"),
+            slack_bytes: options.slack_bytes,
+            progress,
+            stopped: watch::channel(None).0,
+            requests: Mutex::new(Some(requests)),
+            contents: Mutex::new(contents),
+            files: Mutex::default(),
+            sizes: Mutex::new(segments.into_iter().collect()),
+            index: Mutex::new(Some(Arc::new(index))),
+            committed: AtomicU64::new(sequence),
+        })
+    }
+
+    /// Hands records to the journal's thread; the answer comes when they are on stable storage.
+    pub(super) fn append(
+        &self,
+        records: Vec<(Record, Encoded)>,
+        jobs_count: usize,
+        brings_mail: bool,
+    ) -> oneshot::Receiver<Result<(), StoreError>> {
+        let (done, answer) = oneshot::channel();
+        if let Some(requests) = &*lock(&self.requests) {
+            // An error drops `done`, and whoever waits for the answer learns it from that.
+            let _ = requests.send(Append { records, brings_mail, jobs_count, done });
+        }
+        answer
+    }
+
+    /// No more appends: the journal's thread ends when it has written what it has.
+    pub(super) fn hang_up(&self) {
+        lock(&self.requests).take();
+    }
+
+    /// The index, as it is when everything committed so far is applied.
+    pub(super) fn index_now(&self) -> Result<Arc<Index>, StoreError> {
+        self.progress.wait(self.committed())?;
+        self.index().ok_or_else(|| StoreError::Stopped("the store is closed".to_owned()))
+    }
+
+    pub(super) fn index(&self) -> Option<Arc<Index>> {
+        lock(&self.index).clone()
+    }
+
+    pub(super) fn take_index(&self) -> Option<Arc<Index>> {
+        lock(&self.index).take()
+    }
+
+    pub(super) fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// Where the content of a notification lies now.
+    pub(super) fn content_location(&self, id: &Id) -> Option<Location> {
+        lock(&self.contents).get(id).copied()
+    }
+
+    /// The bytes of a content and their schema; `None` when the location holds none.
+    pub(super) fn read_content(
+        &self,
+        location: &Location,
+    ) -> Result<Option<(u16, Vec<u8>)>, StoreError> {
+        let Ok(length @ 1..) = usize::try_from(location.content_bytes) else { return Ok(None) };
+        let path = segment_path(&self.journal, location.segment);
+        let unreadable = |why: &str| {
+            let offset = location.offset;
+            StoreError::Unreadable(format!("{} at offset {offset}: {why}", path.display()))
+        };
+        let file = {
+            let mut files = lock(&self.files);
+            match files.get(&location.segment) {
+                Some(file) => file.clone(),
+                None => {
+                    let file = File::open(&path).map_err(|error| unreadable(&error.to_string()))?;
+                    files.entry(location.segment).or_insert(Arc::new(file)).clone()
+                }
+            }
+        };
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, location.offset)
+            .map_err(|error| unreadable(&error.to_string()))?;
+        if crc32c::crc32c(&bytes) != location.checksum {
+            return Err(unreadable("the content does not match its checksum"));
+        }
+        Ok(Some((location.schema, bytes)))
+    }
+
+    pub(super) fn segment_sizes(&self) -> BTreeMap<u64, u64> {
+        lock(&self.sizes).clone()
+    }
+
+    pub(super) fn first_segment(&self) -> Option<u64> {
+        lock(&self.sizes).keys().next().copied()
+    }
+
+    /// Nothing leads to this segment any more.
+    pub(super) fn forget_segment(&self, segment: u64) {
+        lock(&self.sizes).remove(&segment);
+        lock(&self.files).remove(&segment);
+    }
+
+    /// Applies batches to the index until the journal's thread ends. An index that fails is left
+    /// as it is: reads say so, mail goes on, and the next start makes it again.
+    pub(super) fn follow(&self, batches: &Receiver<Vec<Written>>) {
+        while let Ok(batch) = batches.recv() {
+            let Some(index) = self.index() else { return };
+            let applied = catch_unwind(AssertUnwindSafe(|| {
+                batch
+                    .iter()
+                    .map(|written| index.apply(written, None))
+                    .collect::<Result<Vec<_>, _>>()
+            }));
+            let why = match applied {
+                Ok(Ok(released)) => {
+                    let mut contents = lock(&self.contents);
+                    for id in released.into_iter().flatten() {
+                        contents.remove(&id);
+                    }
+                    drop(contents);
+                    self.progress.advance(batch.last().map_or(0, |written| written.sequence));
+                    continue;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the index panicked".to_owned(),
+            };
+            tracing::error!(error = %why, "the index stopped following; a restart makes it again");
+            self.progress.fail(&why);
+            return;
+        }
+    }
+}
+
+/// Tells the rest of the store what the journal's thread has done.
+pub(super) struct Follower {
+    shared: Arc<Shared>,
+    batches: SyncSender<Vec<Written>>,
+    on_commit: Box<dyn Fn(Duration, usize) + Send>,
+}
+
+impl Follower {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        batches: SyncSender<Vec<Written>>,
+        on_commit: Box<dyn Fn(Duration, usize) + Send>,
+    ) -> Self {
+        Self { shared, batches, on_commit }
+    }
+}
+
+impl Listener for Follower {
+    fn written(&mut self, batch: Vec<Written>) {
+        let mut contents = lock(&self.shared.contents);
+        let mut sizes = lock(&self.shared.sizes);
+        for Written { record, location, .. } in &batch {
+            *sizes.entry(location.segment).or_default() +=
+                location.record_bytes + location.content_bytes;
+            let id = match record {
+                Record::Accepted(accepted) => accepted.notification.id,
+                Record::Carried(carried) => carried.notification.id,
+                Record::Updated(_) | Record::JobForgotten(_) | Record::KeyForgotten(_) => continue,
+            };
+            if location.content_bytes > 0 {
+                contents.insert(id, *location);
+            }
+        }
+        drop((contents, sizes));
+        let sequence = batch.last().map_or(0, |written| written.sequence);
+        self.shared.committed.store(sequence, Ordering::Release);
+        // The follower ends early only when the index failed, and has said so.
+        let _ = self.batches.send(batch);
+    }
+
+    fn began(&mut self, segment: u64) {
+        let header_bytes = super::journal::SEGMENT_HEADER_BYTES as u64;
+        lock(&self.shared.sizes).insert(segment, header_bytes);
+    }
+
+    fn committed(&mut self, took: Duration, jobs_count: usize) {
+        (self.on_commit)(took, jobs_count);
+    }
+
+    fn stopped(&mut self, why: &str) {
+        self.shared.stopped.send_replace(Some(why.to_owned()));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every one of these is changed by single steps that cannot panic half way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
