@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::core::provider::{Health, HealthEvent, HealthIntervals, Provider, ProviderName};
@@ -17,6 +18,8 @@ use crate::core::route::Catalog;
 pub struct Registry {
     catalog: watch::Sender<Arc<Catalog>>,
     health: Mutex<BTreeMap<ProviderName, Health>>,
+    /// Wakes the health checks when one of them is due earlier than it was.
+    check_moved: Arc<Notify>,
     intervals: HealthIntervals,
     clock: Clock,
 }
@@ -37,7 +40,7 @@ impl Registry {
     #[must_use]
     pub fn new(intervals: HealthIntervals, clock: Clock) -> Self {
         let (catalog, _) = watch::channel(Arc::default());
-        Self { catalog, health: Mutex::default(), intervals, clock }
+        Self { catalog, health: Mutex::default(), check_moved: Arc::default(), intervals, clock }
     }
 
     /// Replaces the catalog. A provider that is new or whose SMTP settings changed starts with a
@@ -98,8 +101,17 @@ impl Registry {
             opened: health.is_closed() && !after.is_closed(),
             closed: !health.is_closed() && after.is_closed(),
         };
+        if after.next_check < health.next_check {
+            self.check_moved.notify_waiters();
+        }
         *health = after;
         transition
+    }
+
+    /// Wakes when a check is due earlier than it was at this call.
+    #[must_use]
+    pub fn check_moved(&self) -> OwnedNotified {
+        self.check_moved.clone().notified_owned()
     }
 
     fn lock_health(&self) -> std::sync::MutexGuard<'_, BTreeMap<ProviderName, Health>> {
@@ -114,13 +126,12 @@ pub fn same_server(a: &Provider, b: &Provider) -> bool {
     // Debug of a password is redacted, so passwords are compared by themselves.
     use crate::core::provider::Password;
     use secrecy::ExposeSecret;
-    let password = |provider: &Provider| match &provider.smtp.credentials {
-        None => None,
-        Some(credentials) => Some(match &credentials.password {
+    let password = |provider: &Provider| {
+        provider.smtp.credentials.as_ref().map(|credentials| match &credentials.password {
             Password::Loaded(secret) => Ok(secret.expose_secret().to_owned()),
             Password::SecretNotFound(name) => Err(name.clone()),
             Password::KeyNotFound(name, key) => Err(format!("{name}/{key}")),
-        }),
+        })
     };
     let username = |provider: &Provider| {
         provider.smtp.credentials.as_ref().map(|credentials| credentials.username.clone())

@@ -104,7 +104,6 @@ impl Claim {
     }
 
     /// This claim settled as `progress`, with the attempt that led there.
-    #[must_use]
     pub fn becomes(self, progress: Progress, attempt: Option<Attempt>) -> Settlement {
         Settlement { claim: self, progress, attempt }
     }

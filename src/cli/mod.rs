@@ -1,0 +1,3 @@
+//! What the subcommands need beside the server.
+
+pub mod catch_all;

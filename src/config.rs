@@ -1,0 +1,259 @@
+//! Flags and environment, read once, into typed values.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::core::provider::{HealthIntervals, is_dns_subdomain};
+
+/// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
+/// letter that a person can see and send again.
+#[derive(Debug, Parser)]
+#[command(name = "breakglass-mailer", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// First run: a queue, a catch-all mailbox to look into, and one provider that points at it
+    Dev(Dev),
+    /// Accept and deliver, with the providers of a YAML file or folder
+    Serve(Serve),
+}
+
+/// `dev`.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// Where queue and mailbox are kept
+    #[arg(long, env = "BREAKGLASS_MAILER_DATA_DIR", default_value = "breakglass-mailer-dev")]
+    pub data_dir: PathBuf,
+    /// Address of the API; loopback only
+    #[arg(long, env = "BREAKGLASS_MAILER_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// How to log.
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Providers, secrets, escalations and clusters: a YAML file, or a folder of them; watched
+    #[arg(long, env = "BREAKGLASS_MAILER_PROVIDERS", value_name = "PATH")]
+    pub providers: PathBuf,
+    /// Where the queue is kept
+    #[arg(long, env = "BREAKGLASS_MAILER_DATA_DIR", default_value = "breakglass-mailer-data")]
+    pub data_dir: PathBuf,
+    /// Own namespace: where bare names and Secrets are looked up first
+    #[arg(long, env = "BREAKGLASS_MAILER_NAMESPACE", value_parser = namespace)]
+    pub namespace: Option<String>,
+    /// Other namespaces whose Secrets a passwordRef may name
+    #[arg(long, env = "BREAKGLASS_MAILER_SECRET_NAMESPACES", value_delimiter = ',',
+          value_parser = namespace)]
+    pub secret_namespaces: Vec<String>,
+    /// Address of the API
+    #[arg(long, env = "BREAKGLASS_MAILER_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Listen beyond loopback although every caller may then send mail and read dead letters
+    #[arg(long, env = "BREAKGLASS_MAILER_INSECURE_NO_AUTH")]
+    pub insecure_no_auth: bool,
+    /// What delivery goes by.
+    #[command(flatten)]
+    pub policy: Policy,
+    /// How to log.
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// What delivery goes by.
+#[derive(Clone, Debug, Args)]
+pub struct Policy {
+    /// A job older than this is not delivered any more
+    #[arg(long, env = "BREAKGLASS_MAILER_MAX_AGE", default_value = "24h", value_parser = duration)]
+    pub max_age: Duration,
+    /// Whether parked mail goes out by itself when its provider recovers
+    #[arg(long, env = "BREAKGLASS_MAILER_REDRIVE", default_value = "auto")]
+    pub redrive: Redrive,
+    /// How long dead letters are kept; parked ones stay
+    #[arg(long, env = "BREAKGLASS_MAILER_DEADLETTER_RETENTION", default_value = "720h",
+          value_parser = duration)]
+    pub deadletter_retention: Duration,
+    /// How long delivered and cancelled jobs can be looked up
+    #[arg(long, env = "BREAKGLASS_MAILER_HISTORY_RETENTION", default_value = "168h",
+          value_parser = duration)]
+    pub history_retention: Duration,
+    /// How long an Idempotency-Key is honoured
+    #[arg(long, env = "BREAKGLASS_MAILER_IDEMPOTENCY_RETENTION", default_value = "24h",
+          value_parser = duration)]
+    pub idempotency_retention: Duration,
+    /// Connections to each provider at once
+    #[arg(long, env = "BREAKGLASS_MAILER_MAX_CONNECTIONS", default_value_t = 4,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_connections: u16,
+    /// How long sends under way may take after SIGTERM
+    #[arg(long, env = "BREAKGLASS_MAILER_SHUTDOWN_GRACE", default_value = "25s",
+          value_parser = duration)]
+    pub shutdown_grace: Duration,
+    /// Between checks of a healthy provider
+    #[arg(long, env = "BREAKGLASS_MAILER_HEALTH_INTERVAL", default_value = "5m",
+          value_parser = positive_duration)]
+    pub health_interval: Duration,
+    /// Between checks of an unhealthy provider
+    #[arg(long, env = "BREAKGLASS_MAILER_UNHEALTHY_INTERVAL", default_value = "30s",
+          value_parser = positive_duration)]
+    pub unhealthy_interval: Duration,
+    /// For one whole check
+    #[arg(long, env = "BREAKGLASS_MAILER_HEALTH_TIMEOUT", default_value = "10s",
+          value_parser = positive_duration)]
+    pub health_timeout: Duration,
+}
+
+impl Default for Policy {
+    /// The defaults of the flags, for `dev`, which has none of them.
+    fn default() -> Self {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        Self {
+            max_age: hours(24),
+            redrive: Redrive::Auto,
+            deadletter_retention: hours(720),
+            history_retention: hours(168),
+            idempotency_retention: hours(24),
+            max_connections: 4,
+            shutdown_grace: Duration::from_secs(25),
+            health_interval: HealthIntervals::default().healthy,
+            unhealthy_interval: HealthIntervals::default().unhealthy,
+            health_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Whether parked mail goes out by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Redrive {
+    /// As soon as a provider of its chain is healthy again.
+    Auto,
+    /// Only by an operator's hand.
+    Off,
+}
+
+/// How to log.
+#[derive(Clone, Debug, Args)]
+pub struct Log {
+    /// Lines for people or for programs
+    #[arg(long, env = "BREAKGLASS_MAILER_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// error, warn, info, debug or trace, or a filter such as info,breakglass_mailer::smtp=debug
+    #[arg(long, env = "BREAKGLASS_MAILER_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The namespace of this process: the flag, else `POD_NAMESPACE`, else `default`.
+#[must_use]
+pub fn own_namespace(flag: Option<String>) -> String {
+    flag.or_else(|| std::env::var("POD_NAMESPACE").ok().filter(|name| !name.is_empty()))
+        .unwrap_or_else(|| "default".to_owned())
+}
+
+/// Refuses an address that strangers can reach: there is no authentication yet.
+///
+/// # Errors
+/// A sentence that says what to do.
+pub fn check_listen(listen: SocketAddr, insecure_no_auth: bool) -> Result<(), String> {
+    if is_loopback(listen.ip()) || insecure_no_auth {
+        return Ok(());
+    }
+    Err(format!(
+        "--listen {listen} is reachable from outside, and callers are not authenticated: \
+         use a loopback address, or --insecure-no-auth if something in front of it does that"
+    ))
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.to_ipv4_mapped().as_ref().is_some_and(Ipv4Addr::is_loopback)
+        }
+    }
+}
+
+/// `25s`, `5m`, `24h`, or several of them: `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|_| "give a number and a unit: 500ms, 25s, 5m or 24h".to_owned())?;
+    Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than nothing".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    if is_dns_subdomain(text) { Ok(text.to_owned()) } else { Err("is no namespace".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_consistent_and_every_one_has_an_environment_variable() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            for flag in sub.get_arguments().filter(|flag| flag.get_id() != "help") {
+                let env = flag.get_env().unwrap_or_else(|| panic!("--{} has none", flag.get_id()));
+                let name = flag.get_id().as_str().to_uppercase();
+                assert_eq!(env.to_str(), Some(format!("BREAKGLASS_MAILER_{name}").as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_those_of_dev() {
+        let cli = Cli::parse_from(["breakglass-mailer", "serve", "--providers", "x"]);
+        let Command::Serve(serve) = cli.command else { panic!("serve was given") };
+        assert_eq!(format!("{:?}", serve.policy), format!("{:?}", Policy::default()));
+    }
+
+    #[test]
+    fn durations_are_numbers_with_units() {
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in ["", "5", "-5s", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn without_authentication_only_loopback_is_listened_on() {
+        let check = |address: &str, insecure| {
+            check_listen(address.parse().expect("an address"), insecure).is_ok()
+        };
+        assert!(check("127.0.0.1:8080", false) && check("[::1]:8080", false));
+        assert!(!check("0.0.0.0:8080", false) && !check("10.0.0.1:80", false));
+        assert!(check("0.0.0.0:8080", true));
+    }
+}

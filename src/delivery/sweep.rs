@@ -1,0 +1,79 @@
+//! What time does to jobs by itself: expiry and forgetting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Delivery;
+use crate::core::decide::Verdict;
+use crate::core::job::DeadReason;
+use crate::core::outcome::Cause;
+use crate::core::time::Time;
+
+/// How long what is past is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Jobs that were delivered or cancelled (`--history-retention`).
+    pub history: Duration,
+    /// Dead letters that are not parked (`--deadletter-retention`).
+    pub dead_letters: Duration,
+    /// Idempotency keys (`--idempotency-retention`).
+    pub keys: Duration,
+}
+
+/// How often the past is looked through.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+impl Delivery {
+    /// Buries each job whose deadline has passed, wherever it waits.
+    pub(super) async fn expire(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let claims = tokio::select! {
+                claims = self.queue.expired() => claims,
+                () = stop.cancelled() => return,
+            };
+            let now = self.clock.now();
+            let expired = claims.into_iter().map(|claim| {
+                let waited = now.since(claim.job().accepted_at).as_secs();
+                let verdict = Verdict::Bury {
+                    reason: DeadReason::Expired,
+                    detail: format!("it was not delivered within {waited} s"),
+                };
+                self.metrics.buried(claim.job().progress.provider(), Cause::Expired);
+                let after = verdict.apply(&claim.job().progress, false, now);
+                claim.becomes(after, None)
+            });
+            let expired: Vec<_> = expired.collect();
+            tracing::warn!(jobs_count = expired.len(), "jobs expired and are dead letters");
+            if let Err(error) = self.queue.settle(expired).await {
+                tracing::error!(%error, "cannot record expired jobs");
+                return;
+            }
+        }
+    }
+
+    /// Forgets what is older than its retention.
+    pub(super) async fn forget(self: Arc<Self>, stop: CancellationToken) {
+        let Retention { history, dead_letters, keys } = self.retention;
+        loop {
+            let now = self.clock.now();
+            let before = |kept: Duration| Time(now.0.saturating_sub(millis(kept)));
+            let gone =
+                self.queue.forget(before(history), before(dead_letters), before(keys)).await;
+            match gone {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "dead letters were removed after their time"),
+                Err(error) => tracing::error!(%error, "cannot forget what is past"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,33 @@
+//! Logging set-up.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Log, LogFormat};
+
+/// Sends log lines to standard error, and panics with them.
+///
+/// # Errors
+/// When the level is no filter.
+pub fn start(log: &Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.log_level)
+        .with_context(|| format!("--log-level {} is no filter", log.log_level))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    match log.log_format {
+        LogFormat::Json => registry.with(lines.json()).init(),
+        LogFormat::Text => {
+            registry.with(lines.with_ansi(std::io::stderr().is_terminal()).with_target(false)).init();
+        }
+    }
+    // A panic's message may quote what was being worked on, so only its place is told.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a panic: this is a bug");
+    }));
+    Ok(())
+}
