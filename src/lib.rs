@@ -6,6 +6,7 @@ pub mod delivery {
     //! Delivery.
     pub mod transport;
 }
+pub mod k8s;
 pub mod queue {
     //! The queue.
     pub mod store;
