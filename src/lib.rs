@@ -7,6 +7,7 @@ pub mod delivery {
     pub mod transport;
 }
 pub mod k8s;
+pub mod manifests;
 pub mod queue {
     //! The queue.
     pub mod store;
