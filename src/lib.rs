@@ -1,13 +1,41 @@
-//! breakglass-mailer.
+//! breakglass-mailer: a durable mail gateway for emergency-access notifications.
+//!
+//! `POST /notify` answers only when the notification is on stable storage. From then on each of its
+//! jobs is delivered, or it is a dead letter that a person can see and send again, or an operator
+//! cancelled it. Nothing else ever happens to a job.
+//!
+//! The modules in reading order; an arrow points at what a module may use:
+//!
+//! ```text
+//! main → app → { http, manifests, k8s, smtp, delivery, store } → { queue, registry } → core
+//! ```
+//!
+//! * [`core`]: the domain as values; decides, and does nothing.
+//! * [`queue`]: a job's life over a [`Store`](queue::store::Store).
+//! * [`store`]: that store on a disk: a journal, and sled as the index that follows it.
+//! * [`registry`]: the live providers and what we believe of their health.
+//! * [`delivery`]: due jobs become outcomes over a [`Transport`](delivery::transport::Transport).
+//! * [`smtp`]: that transport over SMTP.
+//! * [`k8s`], [`manifests`]: providers as Kubernetes manifests, here from files.
+//! * [`http`]: the API.
+//! * [`app`]: puts the parts together, starts and stops them.
+//!
+//! No adapter names another; they meet in `app`. A test holds these arrows against the sources.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod core;
-pub mod delivery {
-    //! Delivery.
-    pub mod transport;
-}
+pub mod delivery;
+pub mod http;
+pub mod k8s;
+pub mod manifests;
+pub mod metrics;
 #[path = "../migrations/mod.rs"]
 mod migrations;
 pub mod queue;
 pub mod registry;
+pub mod smtp;
 pub mod store;
+pub mod telemetry;

@@ -1,0 +1,260 @@
+//! Puts the parts together: start order, and shutdown order.
+//!
+//! Start: store, queue, providers, delivery, API; ready when the socket is open. Shutdown: not
+//! ready, posts refused, nothing more claimed, sends under way end within the grace time and are
+//! recorded, the API closes, the store closes. Nothing is drained: the disk is the truth.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::catch_all;
+use crate::clock::Clock;
+use crate::config::{Dev, Policy, Redrive, Serve, check_listen, own_namespace};
+use crate::core::notification::Address;
+use crate::core::provider::{
+    HealthIntervals, Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
+};
+use crate::core::route::Catalog;
+use crate::delivery::{Delivery, Retention};
+use crate::http::server::{self, Limits};
+use crate::http::{Api, mailbox, router};
+use crate::manifests::{self, Source};
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::registry::Registry;
+use crate::smtp::{SmtpTransport, Timeouts};
+use crate::store::{DiskStore, Opened, Options};
+
+/// How long answers under way may take once everything else has ended.
+const ANSWERS_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Runs `serve` until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or when the store stopped.
+pub fn serve(serve: Serve) -> anyhow::Result<()> {
+    check_listen(serve.listen, serve.insecure_no_auth).map_err(anyhow::Error::msg)?;
+    let source = Source {
+        path: serve.providers,
+        namespace: own_namespace(serve.namespace),
+        secret_namespaces: serve.secret_namespaces,
+    };
+    let loaded = manifests::load(&source)?;
+    runtime()?.block_on(async {
+        let app = App::open(&serve.data_dir, &serve.policy)?;
+        app.registry.replace(loaded.catalog);
+        let stop = app.stop.clone();
+        tokio::spawn(manifests::watch(source, app.registry.clone(), stop));
+        app.run(serve.listen, Router::new(), |_| {}).await
+    })
+}
+
+/// Runs `dev` until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or when the store stopped.
+pub fn dev(dev: Dev) -> anyhow::Result<()> {
+    check_listen(dev.listen, false).map_err(anyhow::Error::msg)?;
+    let folder = dev.data_dir.join("mailbox");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    runtime()?.block_on(async {
+        let app = App::open(&dev.data_dir.join("store"), &Policy::default())?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot open the mailbox")?;
+        let catalog = dev_catalog(listener.local_addr()?)?;
+        tokio::spawn(catch_all::run(listener, folder.clone()));
+        app.registry.replace(catalog);
+        let pages = mailbox::router(folder.into());
+        app.run(dev.listen, pages, |address| println!("{}", welcome(address, &dev.data_dir))).await
+    })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().build().context("cannot start the runtime")
+}
+
+/// Everything but the API.
+struct App {
+    queue: Arc<Queue>,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    store: Arc<DiskStore>,
+    clock: Clock,
+    policy: Policy,
+    stop: CancellationToken,
+}
+
+impl App {
+    fn open(folder: &Path, policy: &Policy) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let metrics = Arc::new(Metrics::new().context("cannot register the metrics")?);
+        let mut options = Options::new(folder);
+        let counted = metrics.clone();
+        options.on_commit = Box::new(move |took, jobs_count| counted.committed(took, jobs_count));
+        let (store, opened) = DiskStore::open(options)?;
+        report(folder, &opened);
+        metrics.damaged(opened.damage.len());
+        let queue = Queue::open(store.clone(), clock, policy.max_age)?;
+        let intervals = HealthIntervals {
+            healthy: policy.health_interval,
+            unhealthy: policy.unhealthy_interval,
+        };
+        let registry = Arc::new(Registry::new(intervals, clock));
+        let (policy, stop) = (policy.clone(), CancellationToken::new());
+        Ok(Self { queue, registry, metrics, store, clock, policy, stop })
+    }
+
+    /// Delivers and answers until a signal comes or the store stops.
+    async fn run(
+        self,
+        listen: SocketAddr,
+        more: Router,
+        ready: impl FnOnce(SocketAddr),
+    ) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}: choose another with --listen"))?;
+        let address = listener.local_addr()?;
+        let timeouts = Timeouts { probe: self.policy.health_timeout, ..Timeouts::default() };
+        let delivery = Delivery {
+            queue: self.queue.clone(),
+            registry: self.registry.clone(),
+            transport: Arc::new(SmtpTransport::new(timeouts)),
+            metrics: self.metrics.clone(),
+            clock: self.clock,
+            connections_max: usize::from(self.policy.max_connections),
+            redrive: self.policy.redrive == Redrive::Auto,
+            retention: Retention {
+                history: self.policy.history_retention,
+                dead_letters: self.policy.deadletter_retention,
+                keys: self.policy.idempotency_retention,
+            },
+        };
+        let (is_ready, readiness) = watch::channel(true);
+        let api = Api {
+            queue: self.queue.clone(),
+            registry: self.registry.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock,
+            ready: readiness,
+            redrives: self.policy.redrive == Redrive::Auto,
+        };
+        let mut store_stopped = self.store.stopped();
+        let delivering = delivery.start();
+        let closing = CancellationToken::new();
+        let pages = router(api).merge(more);
+        let answering =
+            tokio::spawn(server::serve(listener, pages, Limits::default(), closing.clone()));
+        tracing::info!(%address, "listening");
+        ready(address);
+
+        tokio::select! {
+            signal = stop_signal() => tracing::info!("stopping after {}", signal?),
+            stopped = store_stopped.wait_for(Option::is_some) => {
+                let why = stopped.ok().and_then(|why| why.clone()).unwrap_or_default();
+                bail!("the store has stopped, restart to read the truth from disk: {why}");
+            }
+        }
+        is_ready.send_replace(false);
+        self.queue.stop_accepting();
+        self.stop.cancel();
+        let in_time = tokio::select! {
+            in_time = delivering.finish(self.policy.shutdown_grace) => in_time,
+            signal = stop_signal() => { signal?; false }
+        };
+        if !in_time {
+            tracing::warn!("sends under way were cut short; their jobs stay queued");
+        }
+        closing.cancel();
+        // An answer that hangs is the client's doing; what it asked for is on disk or refused.
+        let _ = timeout(ANSWERS_TIME_MAX, answering).await;
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.close())
+            .await
+            .map_err(|_| anyhow!("closing the store failed"))??;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Tells what was found in the data folder, so that nobody takes a new one for the old one.
+fn report(folder: &Path, opened: &Opened) {
+    let (folder, store) = (folder.display(), opened.store);
+    match (opened.created, opened.rebuilt) {
+        (true, _) => tracing::info!(%folder, %store, "the data folder was empty: a new store begins"),
+        (false, None) => tracing::info!(%folder, %store, "the store is open"),
+        (false, Some(reason)) => {
+            tracing::info!(%folder, %store, reason, "the store is open; its index was made again");
+        }
+    }
+    for damage in &opened.damage {
+        tracing::error!(file = %damage.file.display(), offset = damage.offset, error = damage.what,
+            "damage in the store; what could be read is kept");
+    }
+}
+
+async fn stop_signal() -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+/// The one provider of `dev`.
+fn dev_catalog(mailbox: SocketAddr) -> anyhow::Result<Catalog> {
+    let name = ProviderName::new("mailbox").context("the name of the provider is valid")?;
+    let address = Address::parse("breakglass@dev.example").map_err(anyhow::Error::msg)?;
+    let provider = Provider {
+        name: name.clone(),
+        display_name: Some("Catch-all mailbox".to_owned()),
+        default: true,
+        disabled: false,
+        created: None,
+        smtp: Smtp {
+            host: mailbox.ip().to_string(),
+            port: mailbox.port(),
+            security: Security::Plaintext,
+            insecure_skip_verify: false,
+            certificate_authority: None,
+            credentials: None,
+        },
+        sender: Sender { address, name: Some("Breakglass Dev".to_owned()) },
+        retry: RetryPolicy::default(),
+    };
+    let providers = [(name, Arc::new(provider))].into();
+    Ok(Catalog { namespace: own_namespace(None), providers, ..Catalog::default() })
+}
+
+fn welcome(address: SocketAddr, folder: &Path) -> String {
+    format!(
+        "
+breakglass-mailer is ready at http://{address}, its data is in {folder}.
+
+Send a notification:
+
+  curl -i http://{address}/notify -H 'Content-Type: application/json' -d '{{
+    \"recipients\": [\"oncall@example.com\"],
+    \"subject\": \"Breakglass request on prod-1\",
+    \"text\": \"Alice asks for cluster-admin on prod-1.\"
+  }}'
+
+Read the mailbox:      http://{address}/mailbox
+Look at the queue:     http://{address}/queue
+Stop:                  Ctrl-C; a second start goes on from here
+",
+        folder = folder.display()
+    )
+}

@@ -1,0 +1,295 @@
+//! What a manifest means: the rules that a schema cannot say, and the values of the domain.
+//!
+//! No error and no warning ever shows a password.
+
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::crd::{
+    BreakglassEscalationSpec, ClusterConfigSpec, MailProviderSpec, SecretKeyReference, SmtpConfig,
+};
+use super::field::{FieldError, quoted};
+use super::host;
+use crate::core::notification::Address;
+use crate::core::provider::{
+    Credentials, Password, Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
+    is_dns_subdomain,
+};
+use crate::core::route::{Cluster, Escalation};
+
+/// More than any bundle of certificates that is meant to be trusted for one server.
+const CERTIFICATE_AUTHORITY_BYTES_MAX: usize = 64 * 1024;
+
+/// Which Secrets a MailProvider may name.
+///
+/// Whoever may write a MailProvider could otherwise send any Secret to a host of his own.
+#[derive(Clone, Copy, Debug)]
+pub struct SecretNamespaces<'a> {
+    /// The namespace of this process: where a `passwordRef` without a namespace leads.
+    pub own: &'a str,
+    /// Those listed in `--secret-namespaces`.
+    pub allowed: &'a [String],
+}
+
+impl SecretNamespaces<'_> {
+    fn allows(&self, namespace: &str) -> bool {
+        namespace == self.own || self.allowed.iter().any(|allowed| allowed == namespace)
+    }
+}
+
+/// All rules of a MailProvider that its schema cannot say.
+#[must_use]
+pub fn validate(
+    name: &str,
+    spec: &MailProviderSpec,
+    namespaces: SecretNamespaces<'_>,
+) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    errors.extend(object_name("metadata.name", name).err());
+    smtp_rules(&spec.smtp, namespaces, &mut errors);
+    if let Err(rule) = sender_address(&spec.sender.address) {
+        let shown = quoted(&spec.sender.address);
+        let detail = format!("the address {rule}");
+        errors.push(FieldError::invalid("spec.sender.address", shown, &detail));
+    }
+    if let Some(name) = &spec.sender.name {
+        const PATH: &str = "spec.sender.name";
+        if name.chars().any(char::is_control) {
+            let detail = "must not contain control characters";
+            errors.push(FieldError::invalid(PATH, quoted(name), detail));
+        }
+        if name.chars().count() > 100 {
+            let detail = "must be at most 100 characters";
+            errors.push(FieldError::invalid(PATH, quoted(name), detail));
+        }
+    }
+    errors
+}
+
+fn smtp_rules(smtp: &SmtpConfig, namespaces: SecretNamespaces<'_>, errors: &mut Vec<FieldError>) {
+    if smtp.host.is_empty() {
+        errors.push(FieldError::required("spec.smtp.host", "SMTP host is required"));
+    } else if !host::is_host(&smtp.host) {
+        let shown = quoted(&host::shown(&smtp.host));
+        let detail = "must be a DNS name or an IP address, without port, user or zone";
+        errors.push(FieldError::invalid("spec.smtp.host", shown, detail));
+    }
+    let username = smtp.username.as_deref().unwrap_or_default();
+    match (username.is_empty(), &smtp.password_ref) {
+        (false, None) => errors.push(FieldError::required(
+            "spec.smtp.passwordRef",
+            "passwordRef must be specified when username is provided",
+        )),
+        (true, Some(_)) => errors.push(FieldError::required(
+            "spec.smtp.username",
+            "username must be specified when passwordRef is provided",
+        )),
+        (true, None) | (false, Some(_)) => {}
+    }
+    if username.chars().any(char::is_control) {
+        let detail = "must not contain control characters";
+        errors.push(FieldError::invalid("spec.smtp.username", quoted(username), detail));
+    }
+    if let Some(reference) = &smtp.password_ref {
+        reference_rules(reference, namespaces, errors);
+    }
+    let authority_bytes = smtp.certificate_authority.as_ref().map_or(0, String::len);
+    if authority_bytes > CERTIFICATE_AUTHORITY_BYTES_MAX {
+        errors.push(FieldError::invalid(
+            "spec.smtp.certificateAuthority",
+            format!("{authority_bytes} bytes"),
+            "must be at most 64 KiB",
+        ));
+    }
+}
+
+fn reference_rules(
+    reference: &SecretKeyReference,
+    namespaces: SecretNamespaces<'_>,
+    errors: &mut Vec<FieldError>,
+) {
+    errors.extend(object_name("spec.smtp.passwordRef.name", &reference.name).err());
+    if reference.key.is_empty() {
+        let detail = "the key in the Secret must not be empty";
+        errors.push(FieldError::required("spec.smtp.passwordRef.key", detail));
+    }
+    let Some(namespace) = own_or_named(reference) else { return };
+    const PATH: &str = "spec.smtp.passwordRef.namespace";
+    if let Err(error) = namespace_name(PATH, namespace) {
+        errors.push(error);
+    } else if !namespaces.allows(namespace) {
+        let detail = format!(
+            "Secrets are read from namespace {} and from those listed in --secret-namespaces only",
+            namespaces.own
+        );
+        errors.push(FieldError::forbidden(PATH, &detail));
+    }
+}
+
+/// The namespace that a reference names; an empty one is none, as everywhere in Kubernetes.
+fn own_or_named(reference: &SecretKeyReference) -> Option<&str> {
+    reference.namespace.as_deref().filter(|namespace| !namespace.is_empty())
+}
+
+/// Checks the name of an object: a DNS subdomain (RFC 1123).
+///
+/// # Errors
+/// When it is empty or not such a name.
+pub fn object_name(path: &str, name: &str) -> Result<(), FieldError> {
+    if name.is_empty() {
+        return Err(FieldError::required(path, "a name is required"));
+    }
+    if is_dns_subdomain(name) {
+        return Ok(());
+    }
+    let detail = "must be a lowercase RFC 1123 subdomain of at most 253 characters: \
+                  letters, digits, '-' and '.', with a letter or digit at either end";
+    Err(FieldError::invalid(path, quoted(name), detail))
+}
+
+/// Checks the name of a namespace: one DNS label (RFC 1123).
+///
+/// # Errors
+/// When it is not such a name.
+pub fn namespace_name(path: &str, namespace: &str) -> Result<(), FieldError> {
+    if is_dns_subdomain(namespace) && !namespace.contains('.') {
+        return Ok(());
+    }
+    let detail = "must be a lowercase RFC 1123 label of at most 63 characters";
+    Err(FieldError::invalid(path, quoted(namespace), detail))
+}
+
+/// A sender is known to the whole world or to this machine.
+fn sender_address(text: &str) -> Result<Address, &'static str> {
+    let address = Address::parse(text)?;
+    if address.domain().contains('.') || address.domain() == "localhost" {
+        Ok(address)
+    } else {
+        Err("must have a domain of two labels or more, or localhost")
+    }
+}
+
+/// What is allowed but most likely not meant, or not meant for long.
+#[must_use]
+pub fn warnings(spec: &MailProviderSpec) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |text: &str| warnings.push(text.to_owned());
+    let smtp = &spec.smtp;
+    if smtp.insecure_skip_verify {
+        warn("spec.smtp.insecureSkipVerify: any certificate is taken; use it for testing only");
+    }
+    if smtp.disable_tls {
+        warn("spec.smtp.disableTLS: mail and password are sent in plaintext; never in production");
+    }
+    if smtp.username.as_ref().is_none_or(String::is_empty) && smtp.password_ref.is_none() {
+        warn("spec.smtp: No SMTP authentication configured");
+    }
+    if certificate_authority(smtp).is_some_and(|pem| !is_certificates(pem)) {
+        warn(
+            "spec.smtp.certificateAuthority: not a PEM certificate; \
+             nothing is sent through this provider until it is",
+        );
+    }
+    warnings
+}
+
+fn certificate_authority(smtp: &SmtpConfig) -> Option<&str> {
+    smtp.certificate_authority.as_deref().filter(|pem| !pem.is_empty())
+}
+
+/// Whether `pem` holds certificates, at least one and all of them readable.
+fn is_certificates(pem: &str) -> bool {
+    let mut roots = RootCertStore::empty();
+    let all_read = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .all(|certificate| certificate.is_ok_and(|der| roots.add(der).is_ok()));
+    all_read && !roots.is_empty()
+}
+
+/// The provider that a manifest means. `password` looks up namespace, name and key.
+///
+/// # Errors
+/// What [`validate`] finds.
+pub fn provider(
+    name: &str,
+    spec: &MailProviderSpec,
+    namespaces: SecretNamespaces<'_>,
+    password: &dyn Fn(&str, &str, &str) -> Password,
+) -> Result<Provider, Vec<FieldError>> {
+    let errors = validate(name, spec, namespaces);
+    let (Some(name), Ok(address), true) =
+        (ProviderName::new(name), sender_address(&spec.sender.address), errors.is_empty())
+    else {
+        return Err(errors);
+    };
+    let smtp = &spec.smtp;
+    let credentials = match (&smtp.username, &smtp.password_ref) {
+        (Some(username), Some(reference)) => {
+            let namespace = own_or_named(reference).unwrap_or(namespaces.own);
+            let password = password(namespace, &reference.name, &reference.key);
+            Some(Credentials { username: username.clone(), password })
+        }
+        _ => None,
+    };
+    let not_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    Ok(Provider {
+        name,
+        display_name: not_empty(&spec.display_name),
+        default: spec.default,
+        disabled: spec.disabled,
+        created: None,
+        smtp: Smtp {
+            host: smtp.host.clone(),
+            port: smtp.port,
+            security: Security::of(smtp.port, credentials.is_some(), smtp.disable_tls),
+            insecure_skip_verify: smtp.insecure_skip_verify,
+            certificate_authority: certificate_authority(smtp).map(str::to_owned),
+            credentials,
+        },
+        sender: Sender { address, name: not_empty(&spec.sender.name) },
+        retry: RetryPolicy {
+            count: spec.retry.count,
+            initial_backoff: Duration::from_millis(spec.retry.initial_backoff_ms.into()),
+            queue_size: spec.retry.queue_size.into(),
+        },
+    })
+}
+
+/// The escalation that a manifest means.
+///
+/// # Errors
+/// One for each of `notificationMails` that is not an address.
+pub fn escalation(spec: &BreakglassEscalationSpec) -> Result<Escalation, Vec<FieldError>> {
+    let mut errors = Vec::new();
+    let mut mails = Vec::new();
+    for (index, text) in spec.notification_mails.iter().enumerate() {
+        match Address::parse(text) {
+            Ok(address) => mails.push(address),
+            Err(rule) => {
+                let path = format!("spec.notificationMails[{index}]");
+                errors.push(FieldError::invalid(
+                    &path,
+                    quoted(text),
+                    &format!("the address {rule}"),
+                ));
+            }
+        }
+    }
+    let mail_provider = spec.mail_provider.clone().filter(|name| !name.is_empty());
+    if errors.is_empty() {
+        Ok(Escalation { mail_provider, notification_mails: mails })
+    } else {
+        Err(errors)
+    }
+}
+
+/// The cluster that a manifest means.
+#[must_use]
+pub fn cluster(spec: &ClusterConfigSpec) -> Cluster {
+    Cluster { mail_provider: spec.mail_provider.clone().filter(|name| !name.is_empty()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! The manifests as types. The reference's limits and defaults are attributes of the fields, so
+//! that the schema made from a type says the same as the reference.
+//!
+//! A field that is not listed here is ignored when a manifest is read into these types; whether it
+//! is refused is for the reader to say ([`UnknownFields`](super::schema::UnknownFields)).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The API group and version of the custom resources.
+pub const API_VERSION: &str = "breakglass.t-caas.telekom.com/v1alpha1";
+
+/// One SMTP server that mail can leave through, and who the mail is from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MailProviderSpec {
+    /// Human-readable name for this provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Mark as default provider (only one should be true).
+    #[serde(default)]
+    pub default: bool,
+    /// Temporarily disable provider without deleting.
+    #[serde(default)]
+    pub disabled: bool,
+    /// SMTP server configuration.
+    pub smtp: SmtpConfig,
+    /// Email sender information.
+    pub sender: SenderConfig,
+    /// Retry and queue configuration.
+    #[serde(default)]
+    pub retry: RetryConfig,
+}
+
+/// SMTP server configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SmtpConfig {
+    /// SMTP server hostname or IP address.
+    #[schemars(length(min = 1, max = 253))]
+    pub host: String,
+    /// SMTP port, common: 587, 465, 25.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// SMTP authentication username. Needs passwordRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Reference to secret containing password. Needs username.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_ref: Option<SecretKeyReference>,
+    /// Skip TLS cert verification (testing only!).
+    #[serde(default)]
+    pub insecure_skip_verify: bool,
+    /// PEM-encoded CA certificate for TLS, trusted instead of the system's roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_authority: Option<String>,
+    /// Disable TLS/STARTTLS entirely (for dev servers like MailHog).
+    #[serde(default, rename = "disableTLS")]
+    pub disable_tls: bool,
+}
+
+/// One key of one Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyReference {
+    /// Name of the secret.
+    pub name: String,
+    /// Key in the secret.
+    #[serde(default = "password_key")]
+    pub key: String,
+    /// Namespace of the secret; the mailer's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+fn password_key() -> String {
+    "password".to_owned()
+}
+
+/// Email sender information.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SenderConfig {
+    /// Email address.
+    #[schemars(
+        length(min = 3, max = 254),
+        regex(pattern = r"^[^@\s]+@([^@\s.]+(\.[^@\s.]+)+|localhost)$")
+    )]
+    pub address: String,
+    /// Display name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100))]
+    pub name: Option<String>,
+}
+
+/// Retry and queue configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetryConfig {
+    /// Number of retry attempts.
+    #[schemars(range(min = 0, max = 10))]
+    pub count: u16,
+    /// Initial backoff in milliseconds.
+    #[schemars(range(min = 10, max = 60_000))]
+    pub initial_backoff_ms: u16,
+    /// Max pending emails in queue.
+    #[schemars(range(min = 10, max = 10_000))]
+    pub queue_size: u16,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self { count: 3, initial_backoff_ms: 100, queue_size: 1000 }
+    }
+}
+
+/// What is read of a BreakglassEscalation. It has many more fields, for the breakglass controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakglassEscalationSpec {
+    /// The MailProvider for this escalation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail_provider: Option<String>,
+    /// Who is notified when a notification names no recipients.
+    #[serde(default)]
+    pub notification_mails: Vec<String>,
+}
+
+/// What is read of a ClusterConfig. It has many more fields, for the breakglass controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterConfigSpec {
+    /// The MailProvider for this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail_provider: Option<String>,
+}
