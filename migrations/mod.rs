@@ -4,6 +4,8 @@
 //! record is read by the version that wrote it and taken step by step to the latest one, each time
 //! it is read. `README.md` beside this file has the table of schemas and the rules.
 
+#[cfg(test)]
+mod golden;
 pub mod v0001;
 
 pub use v0001 as latest;
