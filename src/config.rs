@@ -60,6 +60,9 @@ pub struct Serve {
     /// Address of the API
     #[arg(long, env = "BREAKGLASS_MAILER_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// How callers are authenticated
+    #[arg(long, env = "BREAKGLASS_MAILER_AUTH", default_value = "none")]
+    pub auth: Auth,
     /// Listen beyond loopback although every caller may then send mail and read dead letters
     #[arg(long, env = "BREAKGLASS_MAILER_INSECURE_NO_AUTH")]
     pub insecure_no_auth: bool,
@@ -140,6 +143,13 @@ pub enum Redrive {
     Auto,
     /// Only by an operator's hand.
     Off,
+}
+
+/// How callers are authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// Not at all: whoever reaches the API may use it.
+    None,
 }
 
 /// How to log.
