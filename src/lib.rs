@@ -11,3 +11,4 @@ pub mod queue {
     pub mod store;
 }
 pub mod registry;
+pub mod smtp;

@@ -1,0 +1,250 @@
+//! What an SMTP dialogue came to: from (stage, what ended it) to an [`Outcome`].
+//!
+//! Before MAIL everything is the provider's fault. From MAIL on a 5yz is about the message, a 4yz or
+//! a lost connection puts it off, and a 421 is the provider again, except to the final dot: there
+//! the message may have been taken, so it must not look as if nothing had been tried.
+
+use std::time::Duration;
+
+use super::guard::Fault;
+use crate::core::outcome::{Cause, Failure, Outcome, Reply, Stage};
+
+/// What ended an attempt before its message was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// A reply other than the one that goes on.
+    Reply(Reply),
+    /// The guard ended the connection.
+    Fault(Fault),
+    /// No whole reply within this time.
+    Timeout(Duration),
+    /// An address needs SMTPUTF8 (RFC 6531), which the server does not offer.
+    NoSmtpUtf8(Whose),
+    /// Anything else, with its sentence; only before MAIL.
+    Other(Cause, String),
+}
+
+/// Whose address is not ASCII.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The provider's: every message would fail, so the provider is at fault.
+    Sender,
+    /// The job's.
+    Recipient,
+    /// The content's.
+    ReplyTo,
+}
+
+/// The outcome of an attempt that ended at `stage`.
+pub(super) fn classify(stage: Stage, end: End) -> Outcome {
+    let outcome: fn(Failure) -> Outcome = match (is_transaction(stage), &end) {
+        (false, _) | (_, End::NoSmtpUtf8(Whose::Sender)) => Outcome::Unreachable,
+        (true, End::Reply(reply)) if is_about_provider(stage, reply) => Outcome::Unreachable,
+        (true, End::Reply(reply)) if is_for_good(stage, reply) => Outcome::Rejected,
+        (true, End::NoSmtpUtf8(_)) => Outcome::Rejected,
+        (true, _) => Outcome::Deferred,
+    };
+    outcome(failure(stage, end))
+}
+
+/// The same as a failure, for whom the kind of outcome does not matter.
+pub(super) fn failure(stage: Stage, end: End) -> Failure {
+    let (cause, detail) = (cause(stage, &end), detail(stage, &end));
+    let reply = if let End::Reply(reply) = end { Some(reply) } else { None };
+    Failure { cause, stage, reply, detail }
+}
+
+/// From MAIL on, what goes wrong can be about the message.
+fn is_transaction(stage: Stage) -> bool {
+    matches!(stage, Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Dot)
+}
+
+fn is_about_provider(stage: Stage, reply: &Reply) -> bool {
+    match reply.code {
+        421 => stage != Stage::Dot,
+        // Authentication or encryption required (RFC 4954 6, RFC 3207 4): said of us, whatever
+        // the message.
+        530 | 538 => true,
+        _ => false,
+    }
+}
+
+fn is_for_good(stage: Stage, reply: &Reply) -> bool {
+    // RFC 5321 4.5.3.1.10: a client treats 552 for too many recipients as 452.
+    let is_too_many = stage == Stage::Rcpt
+        && reply.code == 552
+        && (reply.enhanced == Some([5, 5, 3])
+            || reply.text.to_ascii_lowercase().contains("too many recipients"));
+    reply.code >= 500 && !is_too_many
+}
+
+fn cause(stage: Stage, end: &End) -> Cause {
+    match end {
+        End::Timeout(_) => Cause::ConnectionTimeout,
+        End::Fault(Fault::Lost) if is_transaction(stage) => Cause::Deferred,
+        End::Fault(Fault::Lost) if stage == Stage::Tls => Cause::Tls,
+        End::Fault(Fault::Lost) => Cause::ConnectionRefused,
+        End::Fault(_) => Cause::Protocol,
+        End::NoSmtpUtf8(Whose::Sender) => Cause::Protocol,
+        End::NoSmtpUtf8(_) => Cause::Rejected,
+        End::Other(cause, _) => *cause,
+        End::Reply(reply) => match (stage, reply.code) {
+            (_, 530 | 538) | (Stage::Auth, 422..) => Cause::AuthFailed,
+            (Stage::Tls, _) => Cause::Tls,
+            (Stage::Mail | Stage::Rcpt | Stage::Data, 421) => Cause::Protocol,
+            (Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Dot, 400..) => {
+                if is_for_good(stage, reply) { Cause::Rejected } else { Cause::Deferred }
+            }
+            _ => Cause::Protocol,
+        },
+    }
+}
+
+/// One sentence that stays the same while the fault does: no port, no id of the peer.
+fn detail(stage: Stage, end: &End) -> String {
+    let asked = asked(stage);
+    match end {
+        End::Reply(reply) => {
+            let verb = match reply.code {
+                421 | 500.. => "refused",
+                400.. if is_transaction(stage) => "put off",
+                400.. => "refused",
+                _ => return format!("the server answered {asked} out of turn: {}", said(reply)),
+            };
+            format!("the server {verb} {}: {}", subject(stage), said(reply))
+        }
+        End::Fault(Fault::Lost) => match stage {
+            Stage::Greeting => "the server closed the connection without a greeting".to_owned(),
+            _ => format!("the connection was lost before the answer to {asked}"),
+        },
+        End::Fault(Fault::TooLong) => format!("the server's answer to {asked} is too long"),
+        End::Fault(Fault::NotSmtp) => format!("the server's answer to {asked} is not SMTP"),
+        End::Fault(Fault::Unasked) => format!("the server spoke out of turn at {asked}"),
+        End::Timeout(limit) => {
+            // Tests use limits below a second.
+            let limit = match limit.as_secs() {
+                0 => format!("{}ms", limit.as_millis()),
+                seconds => format!("{seconds}s"),
+            };
+            match stage {
+                Stage::Connect => format!("no connection within {limit}"),
+                Stage::Greeting => format!("the server sent no greeting within {limit}"),
+                _ => format!("the server did not answer {asked} within {limit}"),
+            }
+        }
+        End::NoSmtpUtf8(whose) => {
+            let address = match whose {
+                Whose::Sender => "the sender's address",
+                Whose::Recipient => "the recipient's address",
+                Whose::ReplyTo => "the reply-to address",
+            };
+            format!("the server does not offer SMTPUTF8, which {address} needs")
+        }
+        End::Other(_, sentence) => sentence.clone(),
+    }
+}
+
+fn asked(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Prepare | Stage::Connect | Stage::Greeting => "the connection",
+        Stage::Ehlo => "EHLO",
+        Stage::Tls => "STARTTLS",
+        Stage::Auth => "AUTH",
+        Stage::Mail => "MAIL",
+        Stage::Rcpt => "RCPT",
+        Stage::Data => "DATA",
+        Stage::Dot => "the end of the message",
+    }
+}
+
+fn subject(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Auth => "the login",
+        Stage::Mail => "the sender",
+        Stage::Rcpt => "the recipient",
+        Stage::Dot => "the message",
+        _ => asked(stage),
+    }
+}
+
+fn said(reply: &Reply) -> String {
+    let enhanced = reply.enhanced.map_or_else(String::new, |[a, b, c]| format!(" {a}.{b}.{c}"));
+    let space = if reply.text.is_empty() { "" } else { " " };
+    format!("{}{enhanced}{space}{}", reply.code, reply.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::job::AttemptOutcome::{self, Deferred, Rejected, Unreachable};
+
+    fn reply(code: u16) -> End {
+        End::Reply(Reply { code, enhanced: None, text: "said so".into() })
+    }
+
+    #[test]
+    fn each_end_at_each_stage_has_its_outcome_and_cause() {
+        let lost = End::Fault(Fault::Lost);
+        let late = End::Timeout(Duration::from_secs(60));
+        let table: [(Stage, End, AttemptOutcome, Cause); 31] = [
+            (Stage::Greeting, reply(554), Unreachable, Cause::Protocol),
+            (Stage::Greeting, reply(421), Unreachable, Cause::Protocol),
+            (Stage::Greeting, lost.clone(), Unreachable, Cause::ConnectionRefused),
+            (Stage::Greeting, late.clone(), Unreachable, Cause::ConnectionTimeout),
+            (Stage::Greeting, End::Fault(Fault::TooLong), Unreachable, Cause::Protocol),
+            (Stage::Ehlo, reply(550), Unreachable, Cause::Protocol),
+            (Stage::Ehlo, reply(421), Unreachable, Cause::Protocol),
+            (Stage::Tls, reply(454), Unreachable, Cause::Tls),
+            (Stage::Tls, lost.clone(), Unreachable, Cause::Tls),
+            (Stage::Tls, End::Fault(Fault::Unasked), Unreachable, Cause::Protocol),
+            (Stage::Auth, reply(535), Unreachable, Cause::AuthFailed),
+            (Stage::Auth, reply(454), Unreachable, Cause::AuthFailed),
+            (Stage::Auth, reply(421), Unreachable, Cause::Protocol),
+            (Stage::Mail, reply(421), Unreachable, Cause::Protocol),
+            (Stage::Mail, reply(451), Deferred, Cause::Deferred),
+            (Stage::Mail, reply(550), Rejected, Cause::Rejected),
+            (Stage::Mail, reply(530), Unreachable, Cause::AuthFailed),
+            (Stage::Mail, lost.clone(), Deferred, Cause::Deferred),
+            (Stage::Mail, late.clone(), Deferred, Cause::ConnectionTimeout),
+            (Stage::Mail, End::NoSmtpUtf8(Whose::Recipient), Rejected, Cause::Rejected),
+            (Stage::Mail, End::NoSmtpUtf8(Whose::Sender), Unreachable, Cause::Protocol),
+            (Stage::Rcpt, reply(421), Unreachable, Cause::Protocol),
+            (Stage::Rcpt, reply(450), Deferred, Cause::Deferred),
+            (Stage::Rcpt, reply(552), Rejected, Cause::Rejected),
+            (Stage::Data, reply(421), Unreachable, Cause::Protocol),
+            (Stage::Data, reply(250), Deferred, Cause::Protocol),
+            (Stage::Data, reply(554), Rejected, Cause::Rejected),
+            (Stage::Dot, reply(354), Deferred, Cause::Protocol),
+            (Stage::Dot, reply(421), Deferred, Cause::Deferred),
+            (Stage::Dot, reply(554), Rejected, Cause::Rejected),
+            (Stage::Dot, lost, Deferred, Cause::Deferred),
+        ];
+        for (stage, end, kind, cause) in table {
+            let outcome = classify(stage, end.clone());
+            let failure = outcome.failure().expect("an end is a failure");
+            assert_eq!((outcome.kind(), failure.cause), (kind, cause), "{stage:?} {end:?}");
+            assert_eq!(failure.stage, stage);
+        }
+    }
+
+    #[test]
+    fn too_many_recipients_is_put_off() {
+        let text = "Too many recipients".into();
+        let too_many = End::Reply(Reply { code: 552, enhanced: None, text });
+        assert_eq!(classify(Stage::Rcpt, too_many).kind(), Deferred);
+    }
+
+    #[test]
+    fn a_detail_is_a_sentence_that_names_the_stage() {
+        let detail = |stage, end| failure(stage, end).detail;
+        let text = "no such user".into();
+        let refused = End::Reply(Reply { code: 550, enhanced: Some([5, 1, 1]), text });
+        assert_eq!(
+            detail(Stage::Rcpt, refused),
+            "the server refused the recipient: 550 5.1.1 no such user"
+        );
+        let late = End::Timeout(Duration::from_secs(60));
+        assert_eq!(detail(Stage::Ehlo, late), "the server did not answer EHLO within 60s");
+        assert_eq!(detail(Stage::Mail, reply(451)), "the server put off the sender: 451 said so");
+    }
+}

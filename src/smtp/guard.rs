@@ -1,0 +1,386 @@
+//! The stream under lettre: it takes nothing on trust that a peer sends.
+//!
+//! * One reply for each command, and no command that was not announced with [`Transcript::enter`]:
+//!   a reply that arrives early is never taken for the answer to a later command.
+//! * Lines, their count and the whole reply are bounded, so a peer cannot make us grow.
+//! * What was heard is recorded in a [`Transcript`]; outcomes are drawn from that record and never
+//!   from an error's text. lettre gets the reply in a form that it is known to read.
+//!
+//! It has no clock: whoever drives it puts a deadline around each step.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use lettre::transport::smtp::client::AsyncTokioStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::reply::{Line, RawReply};
+use crate::core::outcome::Stage;
+
+/// The longest line of a reply. RFC 5321 4.5.3.1.5 allows 512; real servers send more.
+const LINE_BYTES_MAX: usize = 2048;
+/// The most lines of a reply.
+const LINES_COUNT_MAX: usize = 256;
+/// The most bytes of a reply.
+const REPLY_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a connection is of no use any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Closed or reset by the peer.
+    Lost,
+    /// A reply beyond the bounds.
+    TooLong,
+    /// Bytes that arrived before they were asked for.
+    Unasked,
+    /// Bytes that are no SMTP reply.
+    NotSmtp,
+}
+
+/// What the guard heard, for whoever drives the dialogue above lettre. Clones share one record.
+#[derive(Clone, Debug)]
+pub(super) struct Transcript(Arc<Mutex<Record>>);
+
+#[derive(Debug)]
+struct Record {
+    stage: Stage,
+    /// One command may go out.
+    is_command_due: bool,
+    /// The first thing heard in this step.
+    heard: Option<Result<RawReply, Fault>>,
+    /// More than the reply arrived with it.
+    has_unasked: bool,
+}
+
+impl Transcript {
+    /// A record at `stage`.
+    pub(super) fn new(stage: Stage) -> Self {
+        let record = Record { stage, is_command_due: false, heard: None, has_unasked: false };
+        Self(Arc::new(Mutex::new(record)))
+    }
+
+    /// Begins a step: forgets what was heard and lets one command out.
+    pub(super) fn enter(&self, stage: Stage) {
+        let mut record = self.lock();
+        record.stage = stage;
+        record.is_command_due = true;
+        record.heard = None;
+    }
+
+    /// The step that was entered last.
+    pub(super) fn stage(&self) -> Stage {
+        self.lock().stage
+    }
+
+    /// What was heard since the step began.
+    pub(super) fn take(&self) -> Option<Result<RawReply, Fault>> {
+        self.lock().heard.take()
+    }
+
+    /// Whether nothing came that was not asked for.
+    pub(super) fn is_in_step(&self) -> bool {
+        !self.lock().has_unasked
+    }
+
+    fn hear(&self, heard: Result<RawReply, Fault>, has_unasked: bool) {
+        let mut record = self.lock();
+        record.heard.get_or_insert(heard);
+        record.has_unasked |= has_unasked;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        // Each field is set whole, so a panic elsewhere leaves no half of one.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See the module.
+pub(super) struct Guard<S> {
+    stream: S,
+    peer: SocketAddr,
+    transcript: Transcript,
+    /// Bytes from the peer that are not yet part of a reply.
+    received: Vec<u8>,
+    /// The reply so far.
+    lines: Vec<String>,
+    reply_bytes: usize,
+    /// A whole reply on its way to lettre.
+    released: Vec<u8>,
+    turn: Turn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The last reply is complete; the next word is a command.
+    Ours,
+    /// A command or a message is under way, or its reply is awaited.
+    Theirs,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
+    /// Guards a new connection: the server speaks first.
+    pub(super) fn new(stream: S, peer: SocketAddr, transcript: Transcript) -> Self {
+        Self {
+            stream,
+            peer,
+            transcript,
+            received: Vec::new(),
+            lines: Vec::new(),
+            reply_bytes: 0,
+            released: Vec::new(),
+            turn: Turn::Theirs,
+        }
+    }
+
+    /// Has lettre find a greeting: the real one was read already, or came before STARTTLS.
+    pub(super) fn with_greeting(mut self) -> Self {
+        self.released = b"220 -\r\n".to_vec();
+        self.turn = Turn::Ours;
+        self
+    }
+
+    /// Sends one command line, or nothing where the server speaks first, and reads the reply. The
+    /// transcript tells what came of it.
+    pub(super) async fn exchange(&mut self, command: Option<&str>) -> io::Result<()> {
+        if let Some(command) = command {
+            self.write_all(command.as_bytes()).await?;
+            self.flush().await?;
+        }
+        poll_fn(|cx| self.poll_reply(cx)).await?;
+        self.released.clear();
+        Ok(())
+    }
+
+    /// The stream beneath, for a TLS handshake: only when nothing lies in the buffer, since that
+    /// came in plaintext and would be taken for a protected reply (CVE-2011-0411).
+    pub(super) fn into_stream(self) -> Result<S, Fault> {
+        let is_clean = self.received.is_empty() && self.transcript.is_in_step();
+        if is_clean { Ok(self.stream) } else { Err(Fault::Unasked) }
+    }
+
+    fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.assemble() {
+                Ok(Some(reply)) => {
+                    self.released = reply.for_lettre();
+                    self.turn = Turn::Ours;
+                    self.transcript.hear(Ok(reply), !self.received.is_empty());
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(self.fail(fault))),
+            }
+            if let Err(fault) = ready!(self.poll_receive(cx)) {
+                return Poll::Ready(Err(self.fail(fault)));
+            }
+        }
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let mut bytes = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+        if read.is_err() || buffer.filled().is_empty() {
+            return Poll::Ready(Err(Fault::Lost));
+        }
+        self.received.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes whole lines from what was received until they make a reply.
+    fn assemble(&mut self) -> Result<Option<RawReply>, Fault> {
+        while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+            self.reply_bytes += end + 1;
+            let is_within = end < LINE_BYTES_MAX
+                && self.lines.len() < LINES_COUNT_MAX
+                && self.reply_bytes <= REPLY_BYTES_MAX;
+            if !is_within {
+                return Err(Fault::TooLong);
+            }
+            let line = Line::parse(&self.received[..=end]).ok_or(Fault::NotSmtp)?;
+            self.received.drain(..=end);
+            self.lines.push(line.text);
+            if line.is_last {
+                self.reply_bytes = 0;
+                let lines = std::mem::take(&mut self.lines);
+                return Ok(Some(RawReply { code: line.code, lines }));
+            }
+        }
+        if self.received.len() < LINE_BYTES_MAX { Ok(None) } else { Err(Fault::TooLong) }
+    }
+
+    /// Whether a command may go out now.
+    fn begin_command(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if !std::mem::take(&mut self.transcript.lock().is_command_due) {
+            return Err(io::Error::other("no command is due"));
+        }
+        // A look without waiting: bytes that are here now answer nothing we said.
+        if self.received.is_empty()
+            && let Poll::Ready(Err(fault)) = self.poll_receive(cx)
+        {
+            return Err(self.fail(fault));
+        }
+        if self.received.is_empty() {
+            return Ok(());
+        }
+        match self.assemble() {
+            // A server may announce at any time that it is going (RFC 5321 3.8).
+            Ok(Some(reply)) if reply.code == 421 => {
+                self.transcript.hear(Ok(reply), true);
+                Err(io::Error::other("the server is closing the connection"))
+            }
+            _ => Err(self.fail(Fault::Unasked)),
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) -> io::Error {
+        self.transcript.hear(Err(fault), true);
+        io::Error::other("the guard ended the connection")
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.released.is_empty() {
+            if self.turn == Turn::Ours {
+                return Poll::Ready(Err(io::Error::other("no reply is due")));
+            }
+            ready!(self.poll_reply(cx))?;
+        }
+        let bytes_count = buffer.remaining().min(self.released.len());
+        buffer.put_slice(&self.released[..bytes_count]);
+        self.released.drain(..bytes_count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.turn == Turn::Ours {
+            self.begin_command(cx)?;
+            self.turn = Turn::Theirs;
+        }
+        match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+            Ok(written) => Poll::Ready(Ok(written)),
+            Err(_) => Poll::Ready(Err(self.fail(Fault::Lost))),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(_) => Poll::Ready(Err(self.fail(Fault::Lost))),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S> std::fmt::Debug for Guard<S> {
+    /// Shows no bytes: they may hold credentials and contents.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guard").field("turn", &self.turn).finish_non_exhaustive()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> AsyncTokioStream for Guard<S> {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    fn guarded() -> (Guard<DuplexStream>, DuplexStream, Transcript) {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let transcript = Transcript::new(Stage::Greeting);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 25));
+        (Guard::new(ours, peer, transcript.clone()), theirs, transcript)
+    }
+
+    /// What the guard makes of `bytes` when they are the first that a server sends.
+    async fn heard(bytes: &[u8]) -> Option<Result<RawReply, Fault>> {
+        let (mut guard, mut server, transcript) = guarded();
+        server.write_all(bytes).await.unwrap();
+        drop(server);
+        let _ = guard.exchange(None).await;
+        transcript.take()
+    }
+
+    #[tokio::test]
+    async fn a_reply_is_heard_once_it_is_complete() {
+        let reply = heard(b"250-one\r\n250-two\r\n250 three\r\n").await.unwrap().unwrap();
+        assert_eq!((reply.code, reply.lines.len()), (250, 3));
+        assert_eq!(heard(b"250-one\r\n250-t").await, Some(Err(Fault::Lost)));
+        assert_eq!(heard(b"").await, Some(Err(Fault::Lost)));
+        assert_eq!(heard(b"SSH-2.0-x\r\n").await, Some(Err(Fault::NotSmtp)));
+    }
+
+    #[tokio::test]
+    async fn a_line_a_count_and_a_total_without_end_are_cut_off() {
+        assert_eq!(heard(&vec![b'2'; 100_000]).await, Some(Err(Fault::TooLong)));
+        assert_eq!(heard(&b"250-x\r\n".repeat(257)).await, Some(Err(Fault::TooLong)));
+        let wide = format!("250-{}\r\n", "x".repeat(2000));
+        assert_eq!(heard(wide.repeat(100).as_bytes()).await, Some(Err(Fault::TooLong)));
+    }
+
+    #[tokio::test]
+    async fn no_more_than_a_few_kilobytes_of_a_flood_are_kept() {
+        let (mut guard, mut server, _) = guarded();
+        server.write_all(&vec![b'x'; 1 << 20]).await.unwrap();
+        assert!(guard.exchange(None).await.is_err());
+        assert!(guard.received.capacity() <= 16 * 1024);
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_came_early_never_answers_the_next_command() {
+        let (mut guard, mut server, transcript) = guarded();
+        server.write_all(b"220 hi\r\n250 early\r\n").await.unwrap();
+        guard.exchange(None).await.unwrap();
+        assert!(!transcript.is_in_step());
+        transcript.enter(Stage::Ehlo);
+        assert!(guard.exchange(Some("EHLO x\r\n")).await.is_err());
+        assert_eq!(transcript.take(), Some(Err(Fault::Unasked)));
+        assert_eq!(guard.into_stream().map(drop), Err(Fault::Unasked));
+    }
+
+    #[tokio::test]
+    async fn an_unasked_421_is_heard_as_the_announcement_that_it_is() {
+        let (mut guard, mut server, transcript) = guarded();
+        server.write_all(b"220 hi\r\n").await.unwrap();
+        guard.exchange(None).await.unwrap();
+        server.write_all(b"421 going down\r\n").await.unwrap();
+        transcript.enter(Stage::Mail);
+        assert!(guard.exchange(Some("MAIL FROM:<>\r\n")).await.is_err());
+        assert_eq!(transcript.take().unwrap().unwrap().code, 421);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_was_not_announced_does_not_go_out() {
+        let (guard, mut server, transcript) = guarded();
+        let mut guard = guard.with_greeting();
+        assert!(guard.write_all(b"QUIT\r\n").await.is_err());
+        assert_eq!(transcript.take(), None);
+        drop(guard);
+        let mut sent = Vec::new();
+        server.read_to_end(&mut sent).await.unwrap();
+        assert_eq!(sent, b"");
+    }
+}

@@ -1,0 +1,181 @@
+//! SMTP: the only code that knows lettre and the TLS beneath it.
+//!
+//! [`SmtpTransport`] hands one message at a time to a provider's server and says what came of it.
+//! It promises:
+//!
+//! * Every step has a deadline, and what a peer sends is bounded: no peer can hold a worker or grow
+//!   the process. The stream under lettre (`guard`) lets one reply through per command.
+//! * A message counts as delivered only by a 2yz to its final dot; what the connection does after
+//!   it changes nothing but whether it is used again.
+//! * Credentials leave only over TLS, unless TLS was disabled on purpose, and neither they nor the
+//!   recipient nor the content stand in what a failure says.
+//!
+//! It never retries, but for one case that cannot send twice: a kept connection that turns out to
+//! be gone before MAIL was accepted is replaced by a new one.
+
+mod classify;
+mod dial;
+mod guard;
+mod message;
+mod pool;
+mod probe;
+mod reply;
+mod session;
+mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use secrecy::SecretString;
+
+use crate::core::job::Job;
+use crate::core::notification::Content;
+use crate::core::outcome::{Cause, Failure, Outcome, Stage};
+use crate::core::provider::{Credentials, Password, Provider};
+use crate::delivery::transport::Transport;
+
+use classify::{classify, failure};
+use guard::Transcript;
+use message::Message;
+use pool::Pool;
+use session::{Session, is_kept, is_stale};
+
+/// How long each step may take: from the first byte written to the end of the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name lookup and TCP.
+    pub connect: Duration,
+    /// The TLS handshake.
+    pub tls: Duration,
+    /// The greeting and each command.
+    pub command: Duration,
+    /// DATA, up to the 354.
+    pub data: Duration,
+    /// The message and the reply to its final dot. A server may be slow to say that it has taken a
+    /// message, and whoever hangs up before it does sends it twice (RFC 5321 4.5.3.2.6).
+    pub dot: Duration,
+    /// A whole health check.
+    pub probe: Duration,
+    /// After so long without a message a kept connection is closed.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            tls: Duration::from_secs(15),
+            command: Duration::from_secs(60),
+            data: Duration::from_secs(120),
+            dot: Duration::from_secs(600),
+            probe: Duration::from_secs(10),
+            idle: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Sends over SMTP. Must be used within a tokio runtime.
+pub struct SmtpTransport {
+    timeouts: Timeouts,
+    pool: Pool,
+}
+
+impl SmtpTransport {
+    /// A transport without any connection yet.
+    #[must_use]
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self { timeouts, pool: Pool::new(timeouts.idle) }
+    }
+
+    async fn attempt(&self, provider: &Arc<Provider>, message: &Message) -> Outcome {
+        if let Some(session) = self.pool.take(provider)
+            && let Some(outcome) = self.deliver(session, message).await
+        {
+            return outcome;
+        }
+        let transcript = Transcript::new(Stage::Prepare);
+        let session = match open(provider, &self.timeouts, &transcript).await {
+            Ok(session) => session,
+            Err(failure) => return Outcome::Unreachable(failure),
+        };
+        self.deliver(session, message)
+            .await
+            .unwrap_or_else(|| unreachable!("only a kept connection is stale, and this one is new"))
+    }
+
+    /// Delivers over `session` and keeps it when it is still good; `None` when it was stale.
+    async fn deliver(&self, mut session: Session, message: &Message) -> Option<Outcome> {
+        let delivered = session.deliver(message, &self.timeouts).await;
+        let end = match delivered {
+            Ok(reply) => {
+                self.pool.put(session);
+                return Some(Outcome::Delivered(reply));
+            }
+            Err(end) => end,
+        };
+        let stage = session.stage();
+        if session.is_reused() && is_stale(stage, &end) {
+            return None;
+        }
+        if is_kept(stage, &end) {
+            self.pool.put(session);
+        }
+        Some(classify(stage, end))
+    }
+}
+
+impl Transport for SmtpTransport {
+    fn send<'a>(
+        &'a self,
+        provider: &'a Arc<Provider>,
+        job: &'a Job,
+        content: &'a Content,
+    ) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            if let Err(failure) = login(provider) {
+                return Outcome::Unreachable(failure);
+            }
+            match message::compose(provider, job, content) {
+                Ok(message) => self.attempt(provider, &message).await,
+                Err(outcome) => outcome,
+            }
+        })
+    }
+
+    fn probe<'a>(&'a self, provider: &'a Arc<Provider>) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(probe::probe(provider, &self.timeouts))
+    }
+}
+
+/// A new session, logged in where the provider has credentials. Dials nothing when its password is
+/// missing.
+async fn open(
+    provider: &Arc<Provider>,
+    timeouts: &Timeouts,
+    transcript: &Transcript,
+) -> Result<Session, Failure> {
+    let login = login(provider)?;
+    let failed = |end| failure(transcript.stage(), end);
+    let mut session = dial::dial(provider, timeouts, transcript).await.map_err(failed)?;
+    if let Some((username, password)) = login {
+        session.log_in(username, password, timeouts.command).await.map_err(failed)?;
+    }
+    Ok(session)
+}
+
+/// The name and password to log in with, if the provider has them.
+fn login(provider: &Provider) -> Result<Option<(&str, &SecretString)>, Failure> {
+    let Some(Credentials { username, password }) = &provider.smtp.credentials else {
+        return Ok(None);
+    };
+    let detail = match password {
+        Password::Loaded(password) => return Ok(Some((username, password))),
+        Password::SecretNotFound(secret) => format!("the password is missing: no Secret {secret}"),
+        Password::KeyNotFound(secret, key) => {
+            format!("the password is missing: the Secret {secret} has no key {key}")
+        }
+    };
+    let cause = Cause::PasswordUnavailable;
+    Err(Failure { cause, stage: Stage::Prepare, reply: None, detail })
+}

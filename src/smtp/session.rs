@@ -1,0 +1,266 @@
+//! One logged-in connection and the dialogue on it.
+//!
+//! lettre writes the commands and the message; what the server said is read from the guard's
+//! record. A session is used by one attempt at a time and closes when it is dropped.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lettre::transport::smtp::authentication::{self, Mechanism};
+use lettre::transport::smtp::client::AsyncSmtpConnection;
+use lettre::transport::smtp::commands::{Auth, Data, Mail, Noop, Quit, Rcpt, Rset};
+use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::Timeouts;
+use super::classify::{End, Whose};
+use super::dial::{expect, listen};
+use super::guard::{Fault, Transcript};
+use super::message::Message;
+use super::reply::{RawReply, Redaction};
+use crate::core::outcome::{Cause, Reply, Stage};
+use crate::core::provider::Provider;
+
+/// A connection is replaced after this many messages: some servers slow one down that stays.
+const MESSAGES_COUNT_MAX: u32 = 100;
+/// A goodbye is a courtesy; nobody waits longer for it.
+const QUIT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct Session {
+    smtp: AsyncSmtpConnection,
+    transcript: Transcript,
+    offers: Offers,
+    /// What this server must not be quoted with: it has seen the password.
+    redaction: Redaction,
+    /// As it was when the connection was made.
+    provider: Arc<Provider>,
+    messages_count: u32,
+    is_reused: bool,
+    needs_reset: bool,
+}
+
+/// What the server's EHLO offers, as far as we use it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Offers {
+    smtp_utf8: bool,
+    size: bool,
+    mechanism: Option<Mechanism>,
+}
+
+impl Offers {
+    fn of(ehlo: &RawReply) -> Self {
+        // PLAIN takes one round trip, LOGIN three; both show the password to the server.
+        let knows = |name: &str| {
+            ehlo.offer("AUTH").is_some_and(|mut words| words.any(|w| w.eq_ignore_ascii_case(name)))
+        };
+        let mechanism = match (knows("PLAIN"), knows("LOGIN")) {
+            (true, _) => Some(Mechanism::Plain),
+            (false, true) => Some(Mechanism::Login),
+            (false, false) => None,
+        };
+        Self {
+            smtp_utf8: ehlo.offer("SMTPUTF8").is_some(),
+            size: ehlo.offer("SIZE").is_some(),
+            mechanism,
+        }
+    }
+}
+
+impl Session {
+    /// A session after EHLO, which was answered with `ehlo`.
+    pub(super) fn new(
+        smtp: AsyncSmtpConnection,
+        ehlo: &RawReply,
+        transcript: Transcript,
+        provider: Arc<Provider>,
+    ) -> Self {
+        Self {
+            smtp,
+            transcript,
+            offers: Offers::of(ehlo),
+            redaction: Redaction::default(),
+            provider,
+            messages_count: 0,
+            is_reused: false,
+            needs_reset: false,
+        }
+    }
+
+    /// The step that the dialogue is at.
+    pub(super) fn stage(&self) -> Stage {
+        self.transcript.stage()
+    }
+
+    /// The provider as it was when the connection was made.
+    pub(super) fn provider(&self) -> &Arc<Provider> {
+        &self.provider
+    }
+
+    /// Whether another attempt used it before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Whether nothing came over it that was not asked for, so that its next reply can be trusted.
+    pub(super) fn is_in_step(&self) -> bool {
+        self.transcript.is_in_step()
+    }
+
+    /// Whether it carried as many messages as it should.
+    pub(super) fn is_worn(&self) -> bool {
+        self.messages_count >= MESSAGES_COUNT_MAX
+    }
+
+    /// AUTH PLAIN or LOGIN (RFC 4954), whichever the server offers.
+    pub(super) async fn log_in(
+        &mut self,
+        username: &str,
+        password: &SecretString,
+        limit: Duration,
+    ) -> Result<(), End> {
+        self.transcript.enter(Stage::Auth);
+        self.redaction.hide(password.expose_secret(), "<password>");
+        let Some(mechanism) = self.offers.mechanism else {
+            let sentence = "the server offers neither AUTH PLAIN nor AUTH LOGIN".to_owned();
+            return Err(End::Other(Cause::AuthFailed, sentence));
+        };
+        // The prompts of LOGIN are the same two everywhere, in words that differ.
+        let prompts: &[Option<&str>] = match mechanism {
+            Mechanism::Login => &[None, Some("Username:"), Some("Password:")],
+            _ => &[None],
+        };
+        for (n, prompt) in prompts.iter().enumerate() {
+            let credentials = authentication::Credentials::new(
+                username.to_owned(),
+                password.expose_secret().to_owned(),
+            );
+            let Ok(line) = Auth::new(mechanism, credentials, prompt.map(str::to_owned)) else {
+                let sentence = "the credentials do not fit the login mechanism".to_owned();
+                return Err(End::Other(Cause::AuthFailed, sentence));
+            };
+            let line = line.to_string();
+            if let Some(encoded) = line.split_whitespace().last()
+                && (prompt.is_some() || mechanism == Mechanism::Plain)
+            {
+                self.redaction.hide(encoded, "<credentials>");
+            }
+            let reply = self.command(Stage::Auth, limit, line).await?;
+            let is_last = n + 1 == prompts.len();
+            let wanted = if is_last { 200..=299 } else { 334..=334 };
+            expect(reply, wanted, &self.redaction)?;
+        }
+        Ok(())
+    }
+
+    /// NOOP, after which a check has seen enough.
+    pub(super) async fn noop(&mut self, limit: Duration) -> Result<(), End> {
+        let reply = self.command(self.stage(), limit, Noop).await?;
+        expect(reply, 200..=299, &self.redaction)?;
+        Ok(())
+    }
+
+    /// Says goodbye and closes, waiting a little for the answer.
+    pub(super) async fn quit(mut self) {
+        let _ = self.command(self.stage(), QUIT_WAIT_MAX, Quit).await;
+    }
+
+    /// One transaction (RFC 5321 3.3). Delivered is only what a 2yz to the final dot says.
+    pub(super) async fn deliver(
+        &mut self,
+        message: &Message,
+        timeouts: &Timeouts,
+    ) -> Result<Reply, End> {
+        let mut redaction = self.redaction.clone();
+        for word in &message.recipient_words {
+            redaction.hide(word, "<recipient>");
+        }
+        self.transcript.enter(Stage::Mail);
+        if let Some(whose) = message.needs_utf8
+            && !self.offers.smtp_utf8
+        {
+            return Err(End::NoSmtpUtf8(whose));
+        }
+        if self.needs_reset {
+            let reset = self.command(Stage::Mail, timeouts.command, Rset).await?;
+            // A server that cannot go back to the start is as good as gone.
+            expect(reset, 200..=299, &redaction).map_err(|_| End::Fault(Fault::Lost))?;
+            self.needs_reset = false;
+        }
+        self.ask_for_transaction(message, timeouts, &redaction).await?;
+        let reply = self.command(Stage::Data, timeouts.data, Data).await?;
+        expect(reply, 354..=354, &redaction)?;
+
+        self.transcript.enter(Stage::Dot);
+        let sent = self.smtp.message(&message.bytes);
+        let reply = listen(&self.transcript, timeouts.dot, sent).await?;
+        let reply = expect(reply, 200..=299, &redaction)?;
+        self.messages_count += 1;
+        Ok(reply.to_reply(&redaction))
+    }
+
+    async fn ask_for_transaction(
+        &mut self,
+        message: &Message,
+        timeouts: &Timeouts,
+        redaction: &Redaction,
+    ) -> Result<(), End> {
+        let mut parameters = Vec::new();
+        if self.offers.size {
+            parameters.push(MailParameter::Size(message.bytes.len()));
+        }
+        if message.needs_utf8.is_some() {
+            // RFC 6531 3.1: whoever offers SMTPUTF8 takes 8BITMIME too.
+            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+            parameters.push(MailParameter::SmtpUtfEight);
+        }
+        let mail = Mail::new(Some(message.sender.clone()), parameters);
+        let rcpt = Rcpt::new(message.recipient.clone(), Vec::new());
+        // Set before the first command: a refusal leaves a transaction that RSET must end.
+        self.needs_reset = true;
+        let reply = self.command(Stage::Mail, timeouts.command, mail).await?;
+        expect(reply, 200..=299, redaction)?;
+        let reply = self.command(Stage::Rcpt, timeouts.command, rcpt).await?;
+        expect(reply, 200..=299, redaction)?;
+        self.needs_reset = false;
+        Ok(())
+    }
+
+    /// The same session for another attempt.
+    pub(super) fn reused(mut self) -> Self {
+        self.is_reused = true;
+        self
+    }
+
+    async fn command(
+        &mut self,
+        stage: Stage,
+        limit: Duration,
+        command: impl Display,
+    ) -> Result<RawReply, End> {
+        self.transcript.enter(stage);
+        listen(&self.transcript, limit, self.smtp.command(command)).await
+    }
+}
+
+/// Whether a reused connection that ended so was stale: nothing was accepted over it, and a new
+/// one may well work.
+pub(super) fn is_stale(stage: Stage, end: &End) -> bool {
+    stage == Stage::Mail
+        && match end {
+            End::Fault(Fault::Lost | Fault::Unasked) => true,
+            End::Reply(reply) => reply.code == 421,
+            _ => false,
+        }
+}
+
+/// Whether the connection is still good after an attempt that ended so: the server refused a
+/// sender or a recipient, or nothing was said at all.
+pub(super) fn is_kept(stage: Stage, end: &End) -> bool {
+    match end {
+        End::Reply(reply) => matches!(stage, Stage::Mail | Stage::Rcpt) && reply.code != 421,
+        End::NoSmtpUtf8(Whose::Recipient | Whose::ReplyTo) => true,
+        _ => false,
+    }
+}
