@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::guard::Fault;
+use super::transcript::Fault;
 use crate::core::outcome::{Cause, Failure, Outcome, Reply, Stage};
 
 /// What ended an attempt before its message was accepted.

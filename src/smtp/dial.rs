@@ -18,10 +18,11 @@ use tokio_rustls::client::TlsStream;
 
 use super::Timeouts;
 use super::classify::End;
-use super::guard::{Fault, Guard, Transcript};
+use super::guard::Guard;
 use super::reply::{RawReply, Redaction};
 use super::session::Session;
 use super::tls;
+use super::transcript::{Fault, Transcript};
 use crate::core::outcome::{Cause, Stage};
 use crate::core::provider::{Provider, Security, Smtp, is_dns_subdomain};
 
@@ -39,7 +40,7 @@ pub(super) async fn dial(
     let hello = hello_name(tcp.local_addr().map_err(lost)?);
     let guard = |stream| Guard::new(stream, peer, transcript.clone());
 
-    let smtp = match provider.smtp.security {
+    let (smtp, ehlo) = match provider.smtp.security {
         Security::Implicit => {
             let tls = dialogue.encrypt(tcp).await?;
             let tls = dialogue.greet(Guard::new(tls, peer, transcript.clone())).await?;
@@ -57,8 +58,7 @@ pub(super) async fn dial(
             }
         }
     };
-    let (smtp, offers) = smtp;
-    Ok(Session::new(smtp, &offers, transcript.clone(), provider.clone()))
+    Ok(Session::new(smtp, &ehlo, transcript.clone(), provider.clone()))
 }
 
 /// Waits for what a step of the dialogue brings: a whole reply, or why there is none.

@@ -12,14 +12,13 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use lettre::transport::smtp::client::AsyncTokioStream;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::reply::{Line, RawReply};
-use crate::core::outcome::Stage;
+use super::transcript::{Fault, Transcript};
 
 /// The longest line of a reply. RFC 5321 4.5.3.1.5 allows 512; real servers send more.
 const LINE_BYTES_MAX: usize = 2048;
@@ -27,76 +26,6 @@ const LINE_BYTES_MAX: usize = 2048;
 const LINES_COUNT_MAX: usize = 256;
 /// The most bytes of a reply.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
-
-/// Why a connection is of no use any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Closed or reset by the peer.
-    Lost,
-    /// A reply beyond the bounds.
-    TooLong,
-    /// Bytes that arrived before they were asked for.
-    Unasked,
-    /// Bytes that are no SMTP reply.
-    NotSmtp,
-}
-
-/// What the guard heard, for whoever drives the dialogue above lettre. Clones share one record.
-#[derive(Clone, Debug)]
-pub(super) struct Transcript(Arc<Mutex<Record>>);
-
-#[derive(Debug)]
-struct Record {
-    stage: Stage,
-    /// One command may go out.
-    is_command_due: bool,
-    /// The first thing heard in this step.
-    heard: Option<Result<RawReply, Fault>>,
-    /// More than the reply arrived with it.
-    has_unasked: bool,
-}
-
-impl Transcript {
-    /// A record at `stage`.
-    pub(super) fn new(stage: Stage) -> Self {
-        let record = Record { stage, is_command_due: false, heard: None, has_unasked: false };
-        Self(Arc::new(Mutex::new(record)))
-    }
-
-    /// Begins a step: forgets what was heard and lets one command out.
-    pub(super) fn enter(&self, stage: Stage) {
-        let mut record = self.lock();
-        record.stage = stage;
-        record.is_command_due = true;
-        record.heard = None;
-    }
-
-    /// The step that was entered last.
-    pub(super) fn stage(&self) -> Stage {
-        self.lock().stage
-    }
-
-    /// What was heard since the step began.
-    pub(super) fn take(&self) -> Option<Result<RawReply, Fault>> {
-        self.lock().heard.take()
-    }
-
-    /// Whether nothing came that was not asked for.
-    pub(super) fn is_in_step(&self) -> bool {
-        !self.lock().has_unasked
-    }
-
-    fn hear(&self, heard: Result<RawReply, Fault>, has_unasked: bool) {
-        let mut record = self.lock();
-        record.heard.get_or_insert(heard);
-        record.has_unasked |= has_unasked;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Record> {
-        // Each field is set whole, so a panic elsewhere leaves no half of one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// See the module.
 pub(super) struct Guard<S> {
@@ -215,10 +144,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
 
     /// Whether a command may go out now.
     fn begin_command(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if !std::mem::take(&mut self.transcript.lock().is_command_due) {
+        if !self.transcript.take_due_command() {
             return Err(io::Error::other("no command is due"));
         }
-        // A look without waiting: bytes that are here now answer nothing we said.
+        // A server may announce at any time that it is going (RFC 5321 3.8).
+        self.look(cx, |code| code == 421)
+    }
+
+    /// Looks without waiting whether bytes are here before we have finished speaking. They answer
+    /// nothing, and end the connection; a reply that `may_end` it is heard for what it says.
+    fn look(&mut self, cx: &mut Context<'_>, may_end: fn(u16) -> bool) -> io::Result<()> {
         if self.received.is_empty()
             && let Poll::Ready(Err(fault)) = self.poll_receive(cx)
         {
@@ -228,10 +163,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             return Ok(());
         }
         match self.assemble() {
-            // A server may announce at any time that it is going (RFC 5321 3.8).
-            Ok(Some(reply)) if reply.code == 421 => {
+            Ok(Some(reply)) if may_end(reply.code) => {
                 self.transcript.hear(Ok(reply), true);
-                Err(io::Error::other("the server is closing the connection"))
+                Err(io::Error::other("the server ended the dialogue"))
             }
             _ => Err(self.fail(Fault::Unasked)),
         }
@@ -268,13 +202,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.turn == Turn::Ours {
-            self.begin_command(cx)?;
-            self.turn = Turn::Theirs;
+        // Within a message a server may refuse, but cannot yet have accepted.
+        let is_refusal = |code| code >= 400;
+        match self.turn {
+            Turn::Ours => self.begin_command(cx)?,
+            Turn::Theirs => self.look(cx, is_refusal)?,
         }
+        self.turn = Turn::Theirs;
         match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
             Ok(written) => Poll::Ready(Ok(written)),
-            Err(_) => Poll::Ready(Err(self.fail(Fault::Lost))),
+            Err(_) => {
+                // Who closes within a message has often said why.
+                self.look(cx, is_refusal)?;
+                Poll::Ready(Err(self.fail(Fault::Lost)))
+            }
         }
     }
 
@@ -306,6 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> AsyncTokioStream for Guard
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::outcome::Stage;
     use tokio::io::{AsyncReadExt, DuplexStream};
 
     fn guarded() -> (Guard<DuplexStream>, DuplexStream, Transcript) {
@@ -370,6 +312,19 @@ mod tests {
         transcript.enter(Stage::Mail);
         assert!(guard.exchange(Some("MAIL FROM:<>\r\n")).await.is_err());
         assert_eq!(transcript.take().unwrap().unwrap().code, 421);
+    }
+
+    #[tokio::test]
+    async fn within_a_message_a_refusal_is_heard_and_an_acceptance_is_not() {
+        for (early, heard) in [("552 5.3.4 too big", Ok(552)), ("250 ok", Err(Fault::Unasked))] {
+            let (guard, mut server, transcript) = guarded();
+            let mut guard = guard.with_greeting();
+            transcript.enter(Stage::Dot);
+            guard.write_all(b"first half\r\n").await.unwrap();
+            server.write_all(format!("{early}\r\n").as_bytes()).await.unwrap();
+            assert!(guard.write_all(b"second half\r\n.\r\n").await.is_err());
+            assert_eq!(transcript.take().unwrap().map(|reply| reply.code), heard);
+        }
     }
 
     #[tokio::test]

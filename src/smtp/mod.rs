@@ -16,12 +16,14 @@
 mod classify;
 mod dial;
 mod guard;
+mod header;
 mod message;
 mod pool;
 mod probe;
 mod reply;
 mod session;
 mod tls;
+mod transcript;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,10 +38,10 @@ use crate::core::provider::{Credentials, Password, Provider};
 use crate::delivery::transport::Transport;
 
 use classify::{classify, failure};
-use guard::Transcript;
 use message::Message;
 use pool::Pool;
 use session::{Session, is_kept, is_stale};
+use transcript::Transcript;
 
 /// How long each step may take: from the first byte written to the end of the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

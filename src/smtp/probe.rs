@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::classify::{End, failure};
-use super::guard::Transcript;
+use super::transcript::Transcript;
 use super::{Timeouts, open};
 use crate::core::outcome::{Failure, Stage};
 use crate::core::provider::Provider;
@@ -15,18 +15,16 @@ use crate::core::provider::Provider;
 pub(super) async fn probe(provider: &Arc<Provider>, timeouts: &Timeouts) -> Result<(), Failure> {
     let until = Instant::now() + timeouts.probe;
     let transcript = Transcript::new(Stage::Prepare);
-    let check = async {
-        let mut session = open(provider, timeouts, &transcript).await?;
-        session.noop(timeouts.command).await.map_err(|end| {
-            let failure = failure(session.stage(), end);
-            Failure { detail: format!("NOOP failed: {}", failure.detail), ..failure }
-        })?;
-        Ok(session)
+    let late = End::Timeout(timeouts.probe);
+    let mut session = match timeout_at(until, open(provider, timeouts, &transcript)).await {
+        Ok(opened) => opened?,
+        Err(_) => return Err(failure(transcript.stage(), late)),
     };
-    let session = match timeout_at(until, check).await {
-        Ok(checked) => checked?,
-        Err(_) => return Err(failure(transcript.stage(), End::Timeout(timeouts.probe))),
-    };
+    let answered = timeout_at(until, session.noop(timeouts.command)).await;
+    if let Err(end) = answered.unwrap_or(Err(late)) {
+        let detail = "the server did not answer NOOP with 250".to_owned();
+        return Err(Failure { detail, ..failure(session.stage(), end) });
+    }
     // The check has passed; a server that does not say goodbye is no worse for it.
     let _ = timeout_at(until, session.quit()).await;
     Ok(())

@@ -16,9 +16,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Timeouts;
 use super::classify::{End, Whose};
 use super::dial::{expect, listen};
-use super::guard::{Fault, Transcript};
+
 use super::message::Message;
 use super::reply::{RawReply, Redaction};
+use super::transcript::{Fault, Transcript};
 use crate::core::outcome::{Cause, Reply, Stage};
 use crate::core::provider::Provider;
 
@@ -131,6 +132,7 @@ impl Session {
             Mechanism::Login => &[None, Some("Username:"), Some("Password:")],
             _ => &[None],
         };
+        let mut wanted = 334..=334;
         for (n, prompt) in prompts.iter().enumerate() {
             let credentials = authentication::Credentials::new(
                 username.to_owned(),
@@ -141,22 +143,22 @@ impl Session {
                 return Err(End::Other(Cause::AuthFailed, sentence));
             };
             let line = line.to_string();
-            if let Some(encoded) = line.split_whitespace().last()
-                && (prompt.is_some() || mechanism == Mechanism::Plain)
-            {
+            if line != "AUTH LOGIN\r\n" {
+                let encoded = line.trim_end().trim_start_matches("AUTH PLAIN ");
                 self.redaction.hide(encoded, "<credentials>");
             }
+            if n + 1 == prompts.len() {
+                wanted = 200..=299;
+            }
             let reply = self.command(Stage::Auth, limit, line).await?;
-            let is_last = n + 1 == prompts.len();
-            let wanted = if is_last { 200..=299 } else { 334..=334 };
-            expect(reply, wanted, &self.redaction)?;
+            expect(reply, wanted.clone(), &self.redaction)?;
         }
         Ok(())
     }
 
     /// NOOP, after which a check has seen enough.
     pub(super) async fn noop(&mut self, limit: Duration) -> Result<(), End> {
-        let reply = self.command(self.stage(), limit, Noop).await?;
+        let reply = self.command(Stage::Ehlo, limit, Noop).await?;
         expect(reply, 200..=299, &self.redaction)?;
         Ok(())
     }
@@ -183,9 +185,11 @@ impl Session {
             return Err(End::NoSmtpUtf8(whose));
         }
         if self.needs_reset {
-            let reset = self.command(Stage::Mail, timeouts.command, Rset).await?;
+            let reset = self.command(Stage::Mail, timeouts.command, Rset).await;
             // A server that cannot go back to the start is as good as gone.
-            expect(reset, 200..=299, &redaction).map_err(|_| End::Fault(Fault::Lost))?;
+            if !reset.is_ok_and(|reply| reply.code == 250) {
+                return Err(End::Fault(Fault::Lost));
+            }
             self.needs_reset = false;
         }
         self.ask_for_transaction(message, timeouts, &redaction).await?;
@@ -208,7 +212,8 @@ impl Session {
     ) -> Result<(), End> {
         let mut parameters = Vec::new();
         if self.offers.size {
-            parameters.push(MailParameter::Size(message.bytes.len()));
+            // With the line end that lettre writes before the final dot (RFC 1870 5).
+            parameters.push(MailParameter::Size(message.bytes.len() + "\r\n".len()));
         }
         if message.needs_utf8.is_some() {
             // RFC 6531 3.1: whoever offers SMTPUTF8 takes 8BITMIME too.
