@@ -12,14 +12,21 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+<<<<<<< HEAD
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+=======
+>>>>>>> wip-smtp
 use std::task::{Context, Poll, ready};
 
 use lettre::transport::smtp::client::AsyncTokioStream;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::reply::{Line, RawReply};
+<<<<<<< HEAD
 use crate::core::outcome::Stage;
+=======
+use super::transcript::{Fault, Transcript};
+>>>>>>> wip-smtp
 
 /// The longest line of a reply. RFC 5321 4.5.3.1.5 allows 512; real servers send more.
 const LINE_BYTES_MAX: usize = 2048;
@@ -28,6 +35,7 @@ const LINES_COUNT_MAX: usize = 256;
 /// The most bytes of a reply.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
 
+<<<<<<< HEAD
 /// Why a connection is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -98,6 +106,8 @@ impl Transcript {
     }
 }
 
+=======
+>>>>>>> wip-smtp
 /// See the module.
 pub(super) struct Guard<S> {
     stream: S,
@@ -215,10 +225,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
 
     /// Whether a command may go out now.
     fn begin_command(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+<<<<<<< HEAD
         if !std::mem::take(&mut self.transcript.lock().is_command_due) {
             return Err(io::Error::other("no command is due"));
         }
         // A look without waiting: bytes that are here now answer nothing we said.
+=======
+        if !self.transcript.take_due_command() {
+            return Err(io::Error::other("no command is due"));
+        }
+        // A server may announce at any time that it is going (RFC 5321 3.8).
+        self.look(cx, |code| code == 421)
+    }
+
+    /// Looks without waiting whether bytes are here before we have finished speaking. They answer
+    /// nothing, and end the connection; a reply that `may_end` it is heard for what it says.
+    fn look(&mut self, cx: &mut Context<'_>, may_end: fn(u16) -> bool) -> io::Result<()> {
+>>>>>>> wip-smtp
         if self.received.is_empty()
             && let Poll::Ready(Err(fault)) = self.poll_receive(cx)
         {
@@ -228,10 +251,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             return Ok(());
         }
         match self.assemble() {
+<<<<<<< HEAD
             // A server may announce at any time that it is going (RFC 5321 3.8).
             Ok(Some(reply)) if reply.code == 421 => {
                 self.transcript.hear(Ok(reply), true);
                 Err(io::Error::other("the server is closing the connection"))
+=======
+            Ok(Some(reply)) if may_end(reply.code) => {
+                self.transcript.hear(Ok(reply), true);
+                Err(io::Error::other("the server ended the dialogue"))
+>>>>>>> wip-smtp
             }
             _ => Err(self.fail(Fault::Unasked)),
         }
@@ -268,6 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+<<<<<<< HEAD
         if self.turn == Turn::Ours {
             self.begin_command(cx)?;
             self.turn = Turn::Theirs;
@@ -275,6 +305,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
             Ok(written) => Poll::Ready(Ok(written)),
             Err(_) => Poll::Ready(Err(self.fail(Fault::Lost))),
+=======
+        // Within a message a server may refuse, but cannot yet have accepted.
+        let is_refusal = |code| code >= 400;
+        match self.turn {
+            Turn::Ours => self.begin_command(cx)?,
+            Turn::Theirs => self.look(cx, is_refusal)?,
+        }
+        self.turn = Turn::Theirs;
+        match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+            Ok(written) => Poll::Ready(Ok(written)),
+            Err(_) => {
+                // Who closes within a message has often said why.
+                self.look(cx, is_refusal)?;
+                Poll::Ready(Err(self.fail(Fault::Lost)))
+            }
+>>>>>>> wip-smtp
         }
     }
 
@@ -306,6 +352,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> AsyncTokioStream for Guard
 #[cfg(test)]
 mod tests {
     use super::*;
+<<<<<<< HEAD
+=======
+    use crate::core::outcome::Stage;
+>>>>>>> wip-smtp
     use tokio::io::{AsyncReadExt, DuplexStream};
 
     fn guarded() -> (Guard<DuplexStream>, DuplexStream, Transcript) {
@@ -373,6 +423,22 @@ mod tests {
     }
 
     #[tokio::test]
+<<<<<<< HEAD
+=======
+    async fn within_a_message_a_refusal_is_heard_and_an_acceptance_is_not() {
+        for (early, heard) in [("552 5.3.4 too big", Ok(552)), ("250 ok", Err(Fault::Unasked))] {
+            let (guard, mut server, transcript) = guarded();
+            let mut guard = guard.with_greeting();
+            transcript.enter(Stage::Dot);
+            guard.write_all(b"first half\r\n").await.unwrap();
+            server.write_all(format!("{early}\r\n").as_bytes()).await.unwrap();
+            assert!(guard.write_all(b"second half\r\n.\r\n").await.is_err());
+            assert_eq!(transcript.take().unwrap().map(|reply| reply.code), heard);
+        }
+    }
+
+    #[tokio::test]
+>>>>>>> wip-smtp
     async fn a_command_that_was_not_announced_does_not_go_out() {
         let (guard, mut server, transcript) = guarded();
         let mut guard = guard.with_greeting();

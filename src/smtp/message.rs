@@ -8,6 +8,7 @@
 //! bytes, bare line ends or lines that begin with a dot. Only a local part that is not ASCII goes
 //! as UTF-8, to servers that offer SMTPUTF8. The finished bytes are checked before they are used.
 
+<<<<<<< HEAD
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,16 @@ use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, 
 use lettre::message::{Body, Mailbox, MultiPart, SinglePart};
 
 use super::classify::Whose;
+=======
+use std::time::{Duration, SystemTime};
+
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+use lettre::message::header::{ContentTransferEncoding, ContentType};
+use lettre::message::{Body, Mailbox, MultiPart, SinglePart};
+
+use super::classify::Whose;
+use super::header::{one_line, plain, subject};
+>>>>>>> wip-smtp
 use crate::core::job::Job;
 use crate::core::notification::{Address, Content};
 use crate::core::outcome::{Cause, Failure, Outcome, Stage};
@@ -23,10 +34,13 @@ use crate::core::provider::Provider;
 
 /// The longest line without its line end (RFC 5322 2.1.1).
 const LINE_BYTES_MAX: usize = 998;
+<<<<<<< HEAD
 /// The longest encoded word (RFC 2047 2).
 const ENCODED_WORD_BYTES_MAX: usize = 75;
 /// A plain word longer than this does not fold well, so it is encoded.
 const PLAIN_WORD_BYTES_MAX: usize = 60;
+=======
+>>>>>>> wip-smtp
 /// 9999-12-31T23:59:59Z, the last second that a `Date` can show.
 const DATE_SECONDS_MAX: u64 = 253_402_300_799;
 
@@ -80,12 +94,20 @@ pub(super) fn compose(
     let name = provider.sender.name.as_deref().map(one_line).filter(|name| !name.is_empty());
     let mut builder = lettre::Message::builder()
         .date(date(job))
+<<<<<<< HEAD
         .raw_header(header("Message-ID", format!("<{}@breakglass-mailer>", job.id)))
+=======
+        .raw_header(plain("Message-ID", format!("<{}@breakglass-mailer>", job.id)))
+>>>>>>> wip-smtp
         .from(Mailbox::new(name, sender.clone()))
         .to(Mailbox::new(None, recipient.clone()))
         .raw_header(subject(&content.subject))
         // RFC 3834 5: no vacation notes in answer to a machine.
+<<<<<<< HEAD
         .raw_header(header("Auto-Submitted", "auto-generated".to_owned()));
+=======
+        .raw_header(plain("Auto-Submitted", "auto-generated".to_owned()));
+>>>>>>> wip-smtp
     if let Some(reply_to) = reply_to {
         builder = builder.reply_to(Mailbox::new(None, reply_to));
     }
@@ -143,6 +165,7 @@ fn boundary(job: &Job) -> String {
     format!("=_{}", job.id.0.simple())
 }
 
+<<<<<<< HEAD
 fn header(name: &'static str, value: String) -> HeaderValue {
     HeaderValue::dangerous_new_pre_encoded(
         HeaderName::new_from_ascii_str(name),
@@ -196,6 +219,8 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
+=======
+>>>>>>> wip-smtp
 fn part(kind: ContentType, text: &str) -> Option<SinglePart> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n");
     // Quoted-printable writes three bytes for each that is not plain, base64 four for each three.

@@ -143,6 +143,12 @@ fn printable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+<<<<<<< HEAD
+=======
+    use lettre::transport::smtp::extension::ServerInfo;
+    use lettre::transport::smtp::response::Response;
+    use proptest::prelude::*;
+>>>>>>> wip-smtp
 
     fn raw(text: &str) -> RawReply {
         let lines: Vec<_> =
@@ -209,4 +215,25 @@ mod tests {
         assert_eq!(shown("264 ok"), "204 ok\r\n");
         assert_eq!(shown("251-a\n250 b"), "250-a\r\n250 b\r\n");
     }
+<<<<<<< HEAD
+=======
+
+    proptest! {
+        #[test]
+        fn lettre_reads_whatever_is_shown_to_it_to_the_end(
+            code in 200u16..600, texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1200), 1..20),
+        ) {
+            let lines = texts.iter().filter_map(|text| {
+                let line = [code.to_string().as_bytes(), b" ", text].concat();
+                Line::parse(&line).map(|line| line.text)
+            });
+            let raw = RawReply { code, lines: lines.collect() };
+            let shown = String::from_utf8(raw.for_lettre()).expect("ASCII");
+            let read: Response = shown.parse().expect("a reply that lettre reads");
+            prop_assert_eq!(u16::from(read.code()) / 100, code / 100);
+            prop_assert_eq!(read.message().count(), raw.lines.len());
+            prop_assert!(ServerInfo::from_response(&read).is_ok());
+        }
+    }
+>>>>>>> wip-smtp
 }

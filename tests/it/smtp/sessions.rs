@@ -134,6 +134,27 @@ async fn a_refused_recipient_leaves_the_connection_good_for_the_next_after_a_res
 }
 
 #[tokio::test]
+async fn one_refused_recipient_holds_up_no_other() {
+    let refuses_bob = say("550 5.1.1 no such user");
+    let script = Script::plain().on_line(Verb::Rcpt, "bob@", refuses_bob);
+    let line = Line::to(Mode::Plain, script).await;
+    let mut kinds = Vec::new();
+    for recipient in ["ada@example.com", "bob@example.com", "cyd@example.com"] {
+        let outcome = line.transport.send(&line.provider, &job(recipient), &content()).await;
+        kinds.push(outcome.kind());
+    }
+    assert_eq!(kinds, [Delivered, Rejected, Delivered]);
+    assert_eq!(line.counts(), (1, 2));
+}
+
+#[tokio::test]
+async fn a_slow_answer_to_the_final_dot_is_waited_for() {
+    let slow = Action::Delay(Duration::from_millis(300), b"250 queued\r\n".to_vec());
+    let line = Line::to(Mode::Plain, Script::plain().on(Verb::Dot, slow)).await;
+    assert_eq!(line.send().await.kind(), Delivered);
+}
+
+#[tokio::test]
 async fn a_stale_connection_is_replaced_within_the_attempt_and_only_once() {
     let stale = [
         (Script::plain().on(Verb::Dot, Action::Close(b"250 queued\r\n".to_vec())), 2),
