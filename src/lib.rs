@@ -6,5 +6,7 @@ pub mod delivery {
     //! Delivery.
     pub mod transport;
 }
+pub mod http;
+pub mod metrics;
 pub mod queue;
 pub mod registry;
