@@ -72,21 +72,33 @@ impl Queue {
     /// # Errors
     /// See [`AcceptError`]; after any of them nothing of it is stored.
     pub async fn accept(&self, accept: Accept) -> Result<Accepted, AcceptError> {
-        let Some(IdempotencyKey { key, fingerprint }) = accept.key.clone() else {
+        let Some(key) = accept.key.clone() else {
             return self.accept_new(accept).await;
         };
-        let _answering = Answering::begin(self, &key, fingerprint)?;
-        let lookup = key.clone();
+        let _answering = Answering::begin(self, &key.key, key.fingerprint)?;
+        match self.answered(&key).await? {
+            Some(earlier) => Ok(earlier),
+            None => self.accept_new(accept).await,
+        }
+    }
+
+    /// The first answer to a request that was accepted under `key`, if there was one. It holds
+    /// whatever became of the providers since, so ask before the request is routed.
+    ///
+    /// # Errors
+    /// [`AcceptError::KeyReused`] when it was another request; or when the store cannot be read.
+    pub async fn answered(&self, key: &IdempotencyKey) -> Result<Option<Accepted>, AcceptError> {
+        let lookup = key.key.clone();
         match self.read(move |store| store.accepted_under(&lookup)).await? {
-            Some((earlier, _)) if earlier != fingerprint => Err(AcceptError::KeyReused),
+            Some((earlier, _)) if earlier != key.fingerprint => Err(AcceptError::KeyReused),
             Some((_, id)) => {
                 let found = self.notification(id).await?;
                 let notification = found.ok_or_else(|| {
                     StoreError::Unreadable(format!("notification {id} of an idempotency key"))
                 })?;
-                Ok(Accepted { notification, replayed: true })
+                Ok(Some(Accepted { notification, replayed: true }))
             }
-            None => self.accept_new(accept).await,
+            None => Ok(None),
         }
     }
 

@@ -6,11 +6,7 @@
 
 use std::time::Duration;
 
-<<<<<<< HEAD
-use super::guard::Fault;
-=======
 use super::transcript::Fault;
->>>>>>> wip-smtp
 use crate::core::outcome::{Cause, Failure, Outcome, Reply, Stage};
 
 /// What ended an attempt before its message was accepted.

@@ -18,18 +18,11 @@ use tokio_rustls::client::TlsStream;
 
 use super::Timeouts;
 use super::classify::End;
-<<<<<<< HEAD
-use super::guard::{Fault, Guard, Transcript};
-use super::reply::{RawReply, Redaction};
-use super::session::Session;
-use super::tls;
-=======
 use super::guard::Guard;
 use super::reply::{RawReply, Redaction};
 use super::session::Session;
 use super::tls;
 use super::transcript::{Fault, Transcript};
->>>>>>> wip-smtp
 use crate::core::outcome::{Cause, Stage};
 use crate::core::provider::{Provider, Security, Smtp, is_dns_subdomain};
 
@@ -47,11 +40,7 @@ pub(super) async fn dial(
     let hello = hello_name(tcp.local_addr().map_err(lost)?);
     let guard = |stream| Guard::new(stream, peer, transcript.clone());
 
-<<<<<<< HEAD
-    let smtp = match provider.smtp.security {
-=======
     let (smtp, ehlo) = match provider.smtp.security {
->>>>>>> wip-smtp
         Security::Implicit => {
             let tls = dialogue.encrypt(tcp).await?;
             let tls = dialogue.greet(Guard::new(tls, peer, transcript.clone())).await?;
@@ -69,12 +58,7 @@ pub(super) async fn dial(
             }
         }
     };
-<<<<<<< HEAD
-    let (smtp, offers) = smtp;
-    Ok(Session::new(smtp, &offers, transcript.clone(), provider.clone()))
-=======
     Ok(Session::new(smtp, &ehlo, transcript.clone(), provider.clone()))
->>>>>>> wip-smtp
 }
 
 /// Waits for what a step of the dialogue brings: a whole reply, or why there is none.

@@ -12,21 +12,13 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-<<<<<<< HEAD
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-=======
->>>>>>> wip-smtp
 use std::task::{Context, Poll, ready};
 
 use lettre::transport::smtp::client::AsyncTokioStream;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::reply::{Line, RawReply};
-<<<<<<< HEAD
-use crate::core::outcome::Stage;
-=======
 use super::transcript::{Fault, Transcript};
->>>>>>> wip-smtp
 
 /// The longest line of a reply. RFC 5321 4.5.3.1.5 allows 512; real servers send more.
 const LINE_BYTES_MAX: usize = 2048;
@@ -35,79 +27,6 @@ const LINES_COUNT_MAX: usize = 256;
 /// The most bytes of a reply.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
 
-<<<<<<< HEAD
-/// Why a connection is of no use any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Closed or reset by the peer.
-    Lost,
-    /// A reply beyond the bounds.
-    TooLong,
-    /// Bytes that arrived before they were asked for.
-    Unasked,
-    /// Bytes that are no SMTP reply.
-    NotSmtp,
-}
-
-/// What the guard heard, for whoever drives the dialogue above lettre. Clones share one record.
-#[derive(Clone, Debug)]
-pub(super) struct Transcript(Arc<Mutex<Record>>);
-
-#[derive(Debug)]
-struct Record {
-    stage: Stage,
-    /// One command may go out.
-    is_command_due: bool,
-    /// The first thing heard in this step.
-    heard: Option<Result<RawReply, Fault>>,
-    /// More than the reply arrived with it.
-    has_unasked: bool,
-}
-
-impl Transcript {
-    /// A record at `stage`.
-    pub(super) fn new(stage: Stage) -> Self {
-        let record = Record { stage, is_command_due: false, heard: None, has_unasked: false };
-        Self(Arc::new(Mutex::new(record)))
-    }
-
-    /// Begins a step: forgets what was heard and lets one command out.
-    pub(super) fn enter(&self, stage: Stage) {
-        let mut record = self.lock();
-        record.stage = stage;
-        record.is_command_due = true;
-        record.heard = None;
-    }
-
-    /// The step that was entered last.
-    pub(super) fn stage(&self) -> Stage {
-        self.lock().stage
-    }
-
-    /// What was heard since the step began.
-    pub(super) fn take(&self) -> Option<Result<RawReply, Fault>> {
-        self.lock().heard.take()
-    }
-
-    /// Whether nothing came that was not asked for.
-    pub(super) fn is_in_step(&self) -> bool {
-        !self.lock().has_unasked
-    }
-
-    fn hear(&self, heard: Result<RawReply, Fault>, has_unasked: bool) {
-        let mut record = self.lock();
-        record.heard.get_or_insert(heard);
-        record.has_unasked |= has_unasked;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Record> {
-        // Each field is set whole, so a panic elsewhere leaves no half of one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-=======
->>>>>>> wip-smtp
 /// See the module.
 pub(super) struct Guard<S> {
     stream: S,
@@ -225,12 +144,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
 
     /// Whether a command may go out now.
     fn begin_command(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-<<<<<<< HEAD
-        if !std::mem::take(&mut self.transcript.lock().is_command_due) {
-            return Err(io::Error::other("no command is due"));
-        }
-        // A look without waiting: bytes that are here now answer nothing we said.
-=======
         if !self.transcript.take_due_command() {
             return Err(io::Error::other("no command is due"));
         }
@@ -241,7 +154,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     /// Looks without waiting whether bytes are here before we have finished speaking. They answer
     /// nothing, and end the connection; a reply that `may_end` it is heard for what it says.
     fn look(&mut self, cx: &mut Context<'_>, may_end: fn(u16) -> bool) -> io::Result<()> {
->>>>>>> wip-smtp
         if self.received.is_empty()
             && let Poll::Ready(Err(fault)) = self.poll_receive(cx)
         {
@@ -251,16 +163,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             return Ok(());
         }
         match self.assemble() {
-<<<<<<< HEAD
-            // A server may announce at any time that it is going (RFC 5321 3.8).
-            Ok(Some(reply)) if reply.code == 421 => {
-                self.transcript.hear(Ok(reply), true);
-                Err(io::Error::other("the server is closing the connection"))
-=======
             Ok(Some(reply)) if may_end(reply.code) => {
                 self.transcript.hear(Ok(reply), true);
                 Err(io::Error::other("the server ended the dialogue"))
->>>>>>> wip-smtp
             }
             _ => Err(self.fail(Fault::Unasked)),
         }
@@ -297,15 +202,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-<<<<<<< HEAD
-        if self.turn == Turn::Ours {
-            self.begin_command(cx)?;
-            self.turn = Turn::Theirs;
-        }
-        match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
-            Ok(written) => Poll::Ready(Ok(written)),
-            Err(_) => Poll::Ready(Err(self.fail(Fault::Lost))),
-=======
         // Within a message a server may refuse, but cannot yet have accepted.
         let is_refusal = |code| code >= 400;
         match self.turn {
@@ -320,7 +216,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
                 self.look(cx, is_refusal)?;
                 Poll::Ready(Err(self.fail(Fault::Lost)))
             }
->>>>>>> wip-smtp
         }
     }
 
@@ -352,10 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> AsyncTokioStream for Guard
 #[cfg(test)]
 mod tests {
     use super::*;
-<<<<<<< HEAD
-=======
     use crate::core::outcome::Stage;
->>>>>>> wip-smtp
     use tokio::io::{AsyncReadExt, DuplexStream};
 
     fn guarded() -> (Guard<DuplexStream>, DuplexStream, Transcript) {
@@ -423,8 +315,6 @@ mod tests {
     }
 
     #[tokio::test]
-<<<<<<< HEAD
-=======
     async fn within_a_message_a_refusal_is_heard_and_an_acceptance_is_not() {
         for (early, heard) in [("552 5.3.4 too big", Ok(552)), ("250 ok", Err(Fault::Unasked))] {
             let (guard, mut server, transcript) = guarded();
@@ -438,7 +328,6 @@ mod tests {
     }
 
     #[tokio::test]
->>>>>>> wip-smtp
     async fn a_command_that_was_not_announced_does_not_go_out() {
         let (guard, mut server, transcript) = guarded();
         let mut guard = guard.with_greeting();

@@ -8,16 +8,6 @@
 //! bytes, bare line ends or lines that begin with a dot. Only a local part that is not ASCII goes
 //! as UTF-8, to servers that offer SMTPUTF8. The finished bytes are checked before they are used.
 
-<<<<<<< HEAD
-use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
-
-use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
-use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
-use lettre::message::{Body, Mailbox, MultiPart, SinglePart};
-
-use super::classify::Whose;
-=======
 use std::time::{Duration, SystemTime};
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
@@ -26,7 +16,6 @@ use lettre::message::{Body, Mailbox, MultiPart, SinglePart};
 
 use super::classify::Whose;
 use super::header::{one_line, plain, subject};
->>>>>>> wip-smtp
 use crate::core::job::Job;
 use crate::core::notification::{Address, Content};
 use crate::core::outcome::{Cause, Failure, Outcome, Stage};
@@ -34,13 +23,6 @@ use crate::core::provider::Provider;
 
 /// The longest line without its line end (RFC 5322 2.1.1).
 const LINE_BYTES_MAX: usize = 998;
-<<<<<<< HEAD
-/// The longest encoded word (RFC 2047 2).
-const ENCODED_WORD_BYTES_MAX: usize = 75;
-/// A plain word longer than this does not fold well, so it is encoded.
-const PLAIN_WORD_BYTES_MAX: usize = 60;
-=======
->>>>>>> wip-smtp
 /// 9999-12-31T23:59:59Z, the last second that a `Date` can show.
 const DATE_SECONDS_MAX: u64 = 253_402_300_799;
 
@@ -94,20 +76,12 @@ pub(super) fn compose(
     let name = provider.sender.name.as_deref().map(one_line).filter(|name| !name.is_empty());
     let mut builder = lettre::Message::builder()
         .date(date(job))
-<<<<<<< HEAD
-        .raw_header(header("Message-ID", format!("<{}@breakglass-mailer>", job.id)))
-=======
         .raw_header(plain("Message-ID", format!("<{}@breakglass-mailer>", job.id)))
->>>>>>> wip-smtp
         .from(Mailbox::new(name, sender.clone()))
         .to(Mailbox::new(None, recipient.clone()))
         .raw_header(subject(&content.subject))
         // RFC 3834 5: no vacation notes in answer to a machine.
-<<<<<<< HEAD
-        .raw_header(header("Auto-Submitted", "auto-generated".to_owned()));
-=======
         .raw_header(plain("Auto-Submitted", "auto-generated".to_owned()));
->>>>>>> wip-smtp
     if let Some(reply_to) = reply_to {
         builder = builder.reply_to(Mailbox::new(None, reply_to));
     }
@@ -165,62 +139,6 @@ fn boundary(job: &Job) -> String {
     format!("=_{}", job.id.0.simple())
 }
 
-<<<<<<< HEAD
-fn header(name: &'static str, value: String) -> HeaderValue {
-    HeaderValue::dangerous_new_pre_encoded(
-        HeaderName::new_from_ascii_str(name),
-        value.clone(),
-        value,
-    )
-}
-
-fn subject(text: &str) -> HeaderValue {
-    let text = one_line(text);
-    let is_plain = text.bytes().all(|b| matches!(b, b' '..=b'~'))
-        && !text.contains("=?")
-        && text.split(' ').all(|word| (1..=PLAIN_WORD_BYTES_MAX).contains(&word.len()));
-    if is_plain {
-        // lettre folds it at its spaces.
-        return HeaderValue::new(HeaderName::new_from_ascii_str("Subject"), text);
-    }
-    header("Subject", encoded_words(&text))
-}
-
-/// `text` as RFC 2047 words in the Q encoding, one a line, each a whole number of characters.
-fn encoded_words(text: &str) -> String {
-    const OPEN: &str = "=?utf-8?q?";
-    const CLOSE: &str = "?=";
-    let mut out = String::from(OPEN);
-    let mut word_bytes = OPEN.len();
-    for c in text.chars() {
-        let mut encoded = String::new();
-        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-            match byte {
-                b' ' => encoded.push('_'),
-                b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => encoded.push(char::from(byte)),
-                // Writing to a string cannot fail.
-                _ => drop(write!(encoded, "={byte:02X}")),
-            }
-        }
-        if word_bytes + encoded.len() + CLOSE.len() > ENCODED_WORD_BYTES_MAX {
-            out.push_str(CLOSE);
-            out.push_str("\r\n ");
-            out.push_str(OPEN);
-            word_bytes = OPEN.len();
-        }
-        word_bytes += encoded.len();
-        out.push_str(&encoded);
-    }
-    out + CLOSE
-}
-
-/// Control characters are refused at the door; what came through becomes a space.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
-}
-
-=======
->>>>>>> wip-smtp
 fn part(kind: ContentType, text: &str) -> Option<SinglePart> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n");
     // Quoted-printable writes three bytes for each that is not plain, base64 four for each three.

@@ -16,20 +16,14 @@
 mod classify;
 mod dial;
 mod guard;
-<<<<<<< HEAD
-=======
 mod header;
->>>>>>> wip-smtp
 mod message;
 mod pool;
 mod probe;
 mod reply;
 mod session;
 mod tls;
-<<<<<<< HEAD
-=======
 mod transcript;
->>>>>>> wip-smtp
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,17 +38,10 @@ use crate::core::provider::{Credentials, Password, Provider};
 use crate::delivery::transport::Transport;
 
 use classify::{classify, failure};
-<<<<<<< HEAD
-use guard::Transcript;
-use message::Message;
-use pool::Pool;
-use session::{Session, is_kept, is_stale};
-=======
 use message::Message;
 use pool::Pool;
 use session::{Session, is_kept, is_stale};
 use transcript::Transcript;
->>>>>>> wip-smtp
 
 /// How long each step may take: from the first byte written to the end of the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

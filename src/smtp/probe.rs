@@ -5,11 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::classify::{End, failure};
-<<<<<<< HEAD
-use super::guard::Transcript;
-=======
 use super::transcript::Transcript;
->>>>>>> wip-smtp
 use super::{Timeouts, open};
 use crate::core::outcome::{Failure, Stage};
 use crate::core::provider::Provider;
@@ -19,20 +15,6 @@ use crate::core::provider::Provider;
 pub(super) async fn probe(provider: &Arc<Provider>, timeouts: &Timeouts) -> Result<(), Failure> {
     let until = Instant::now() + timeouts.probe;
     let transcript = Transcript::new(Stage::Prepare);
-<<<<<<< HEAD
-    let check = async {
-        let mut session = open(provider, timeouts, &transcript).await?;
-        session.noop(timeouts.command).await.map_err(|end| {
-            let failure = failure(session.stage(), end);
-            Failure { detail: format!("NOOP failed: {}", failure.detail), ..failure }
-        })?;
-        Ok(session)
-    };
-    let session = match timeout_at(until, check).await {
-        Ok(checked) => checked?,
-        Err(_) => return Err(failure(transcript.stage(), End::Timeout(timeouts.probe))),
-    };
-=======
     let late = End::Timeout(timeouts.probe);
     let mut session = match timeout_at(until, open(provider, timeouts, &transcript)).await {
         Ok(opened) => opened?,
@@ -43,7 +25,6 @@ pub(super) async fn probe(provider: &Arc<Provider>, timeouts: &Timeouts) -> Resu
         let detail = "the server did not answer NOOP with 250".to_owned();
         return Err(Failure { detail, ..failure(session.stage(), end) });
     }
->>>>>>> wip-smtp
     // The check has passed; a server that does not say goodbye is no worse for it.
     let _ = timeout_at(until, session.quit()).await;
     Ok(())

@@ -143,12 +143,9 @@ fn printable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-<<<<<<< HEAD
-=======
     use lettre::transport::smtp::extension::ServerInfo;
     use lettre::transport::smtp::response::Response;
     use proptest::prelude::*;
->>>>>>> wip-smtp
 
     fn raw(text: &str) -> RawReply {
         let lines: Vec<_> =
@@ -215,8 +212,6 @@ mod tests {
         assert_eq!(shown("264 ok"), "204 ok\r\n");
         assert_eq!(shown("251-a\n250 b"), "250-a\r\n250 b\r\n");
     }
-<<<<<<< HEAD
-=======
 
     proptest! {
         #[test]
@@ -235,5 +230,4 @@ mod tests {
             prop_assert!(ServerInfo::from_response(&read).is_ok());
         }
     }
->>>>>>> wip-smtp
 }

@@ -16,16 +16,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Timeouts;
 use super::classify::{End, Whose};
 use super::dial::{expect, listen};
-<<<<<<< HEAD
-use super::guard::{Fault, Transcript};
-use super::message::Message;
-use super::reply::{RawReply, Redaction};
-=======
 
 use super::message::Message;
 use super::reply::{RawReply, Redaction};
 use super::transcript::{Fault, Transcript};
->>>>>>> wip-smtp
 use crate::core::outcome::{Cause, Reply, Stage};
 use crate::core::provider::Provider;
 
@@ -138,10 +132,7 @@ impl Session {
             Mechanism::Login => &[None, Some("Username:"), Some("Password:")],
             _ => &[None],
         };
-<<<<<<< HEAD
-=======
         let mut wanted = 334..=334;
->>>>>>> wip-smtp
         for (n, prompt) in prompts.iter().enumerate() {
             let credentials = authentication::Credentials::new(
                 username.to_owned(),
@@ -152,17 +143,6 @@ impl Session {
                 return Err(End::Other(Cause::AuthFailed, sentence));
             };
             let line = line.to_string();
-<<<<<<< HEAD
-            if let Some(encoded) = line.split_whitespace().last()
-                && (prompt.is_some() || mechanism == Mechanism::Plain)
-            {
-                self.redaction.hide(encoded, "<credentials>");
-            }
-            let reply = self.command(Stage::Auth, limit, line).await?;
-            let is_last = n + 1 == prompts.len();
-            let wanted = if is_last { 200..=299 } else { 334..=334 };
-            expect(reply, wanted, &self.redaction)?;
-=======
             if line != "AUTH LOGIN\r\n" {
                 let encoded = line.trim_end().trim_start_matches("AUTH PLAIN ");
                 self.redaction.hide(encoded, "<credentials>");
@@ -172,18 +152,13 @@ impl Session {
             }
             let reply = self.command(Stage::Auth, limit, line).await?;
             expect(reply, wanted.clone(), &self.redaction)?;
->>>>>>> wip-smtp
         }
         Ok(())
     }
 
     /// NOOP, after which a check has seen enough.
     pub(super) async fn noop(&mut self, limit: Duration) -> Result<(), End> {
-<<<<<<< HEAD
-        let reply = self.command(self.stage(), limit, Noop).await?;
-=======
         let reply = self.command(Stage::Ehlo, limit, Noop).await?;
->>>>>>> wip-smtp
         expect(reply, 200..=299, &self.redaction)?;
         Ok(())
     }
@@ -210,17 +185,11 @@ impl Session {
             return Err(End::NoSmtpUtf8(whose));
         }
         if self.needs_reset {
-<<<<<<< HEAD
-            let reset = self.command(Stage::Mail, timeouts.command, Rset).await?;
-            // A server that cannot go back to the start is as good as gone.
-            expect(reset, 200..=299, &redaction).map_err(|_| End::Fault(Fault::Lost))?;
-=======
             let reset = self.command(Stage::Mail, timeouts.command, Rset).await;
             // A server that cannot go back to the start is as good as gone.
             if !reset.is_ok_and(|reply| reply.code == 250) {
                 return Err(End::Fault(Fault::Lost));
             }
->>>>>>> wip-smtp
             self.needs_reset = false;
         }
         self.ask_for_transaction(message, timeouts, &redaction).await?;
@@ -243,12 +212,8 @@ impl Session {
     ) -> Result<(), End> {
         let mut parameters = Vec::new();
         if self.offers.size {
-<<<<<<< HEAD
-            parameters.push(MailParameter::Size(message.bytes.len()));
-=======
             // With the line end that lettre writes before the final dot (RFC 1870 5).
             parameters.push(MailParameter::Size(message.bytes.len() + "\r\n".len()));
->>>>>>> wip-smtp
         }
         if message.needs_utf8.is_some() {
             // RFC 6531 3.1: whoever offers SMTPUTF8 takes 8BITMIME too.

@@ -1,0 +1,144 @@
+//! The API: the only code that knows axum and hyper.
+//!
+//! A request is read in three steps: its bytes are bounded and typed (`body`), its shape is
+//! checked with every fault told at once (`fields`, `request`, `params`), and only then does it
+//! meet the queue. Whatever changes the queue runs in a task of its own, so that a client that
+//! hangs up cuts nothing in half. Every error is a `problem`.
+//!
+//! Nothing here logs above debug level what a client sent, and no answer but
+//! `GET /deadletters/{id}?include=content` holds a body of a message.
+
+mod body;
+mod deadletters;
+mod fields;
+mod linger;
+mod notify;
+mod params;
+mod probes;
+pub mod problem;
+mod providers;
+mod read;
+mod request;
+pub mod server;
+mod view;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use tokio::sync::watch;
+use tokio::task::JoinError;
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::registry::Registry;
+use problem::{Problem, ProblemKind};
+
+/// What the API works on.
+#[derive(Clone)]
+pub struct Api {
+    /// Where notifications go and what is read.
+    pub queue: Arc<Queue>,
+    /// The providers.
+    pub registry: Arc<Registry>,
+    /// Counts what is refused, and answers `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// Tells what is past.
+    pub clock: Clock,
+    /// Whether notifications are taken in: what `/readyz` answers.
+    pub ready: watch::Receiver<bool>,
+    /// Whether parked mail goes out by itself (`--redrive auto`).
+    pub redrives: bool,
+}
+
+/// All paths of the API. More may be merged into it, with paths of their own.
+pub fn router(api: Api) -> Router {
+    let api = Arc::new(api);
+    Router::new()
+        .route("/notify", post(notify::notify))
+        .route("/queue", get(read::queue))
+        .route("/jobs", get(read::jobs))
+        .route("/notifications/{id}", get(read::notification).delete(read::cancel))
+        .route("/deadletters", get(deadletters::list))
+        .route("/deadletters/retry", post(deadletters::retry_all))
+        .route("/deadletters/{id}", get(deadletters::show).merge(delete(deadletters::discard)))
+        .route("/deadletters/{id}/retry", post(deadletters::retry))
+        .route("/providers", get(providers::list))
+        .route("/livez", get(probes::livez))
+        .route("/readyz", get(probes::readyz))
+        .route("/metrics", get(probes::metrics))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(no_such_path)
+        .layer(middleware::from_fn_with_state(api.clone(), observe))
+        .with_state(api)
+}
+
+async fn no_such_path() -> Problem {
+    Problem::not_found("There is no such path.")
+}
+
+/// The router adds `Allow`.
+async fn method_not_allowed() -> Problem {
+    let detail = "This path does not take this method; the Allow header lists those that it takes.";
+    Problem::new(ProblemKind::MethodNotAllowed, detail)
+}
+
+/// Counts each request, writes the access log and adds the headers that every answer has.
+///
+/// Paths are told by their template: what a client makes up is neither a label nor logged.
+async fn observe(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let path = path.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let method = known_method(request.method());
+    let mut response = next.run(request).await;
+    let status = response.status().as_u16();
+    api.metrics.answered(method, path, status);
+    let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::debug!(
+        http.method = method,
+        http.path = path,
+        http.status = status,
+        duration_ms,
+        "Answered"
+    );
+    let headers = response.headers_mut();
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A method as a label: a client may invent any number of others.
+fn known_method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Runs `work` to its end, even when the client goes away meanwhile and hyper drops its handler.
+async fn run_to_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work).await.map_err(|error| broken(&error))?
+}
+
+/// The answer when a task of ours panicked or was cancelled with the runtime.
+fn broken(error: &JoinError) -> Problem {
+    tracing::error!(%error, "The work for a request did not come to its end");
+    Problem::new(ProblemKind::Internal, "The server failed; its log says why.")
+}

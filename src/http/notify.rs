@@ -1,0 +1,164 @@
+//! `POST /notify`: 202 only once every job is on stable storage; after an error nothing is sent.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::body::JsonBytes;
+use super::problem::{FieldError, Problem, ProblemKind};
+use super::request::NotifyRequest;
+use super::view::{Stamp, names};
+use super::{Api, run_to_end};
+use crate::core::job::JobId;
+use crate::core::notification::Address;
+use crate::core::route::{RouteError, route};
+use crate::queue::store::IdempotencyKey;
+use crate::queue::{Accept, AcceptError, Accepted};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Takes a notification in.
+pub(super) async fn notify(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Problem> {
+    let request = NotifyRequest::parse(&body, api.clock.now())?;
+    drop(body);
+    let key = idempotency_key(&headers)?
+        .map(|key| IdempotencyKey { key, fingerprint: request.fingerprint() });
+    let accepted = run_to_end(async move { accept(&api, request, key).await }).await?;
+    Ok(answer(&accepted))
+}
+
+async fn accept(
+    api: &Api,
+    request: NotifyRequest,
+    key: Option<IdempotencyKey>,
+) -> Result<Accepted, Problem> {
+    // The first answer holds even when the names in the request lead elsewhere by now.
+    if let Some(key) = &key
+        && let Some(earlier) = api.queue.answered(key).await?
+    {
+        return Ok(earlier);
+    }
+    let catalog = api.registry.catalog();
+    let recipients = request.recipients(&catalog, api.clock.now())?;
+    let route = route(request.wish(), &catalog).map_err(|error| match error {
+        RouteError::NoSuchProvider(_) => {
+            Problem::invalid(vec![FieldError::new("/mailProvider", "does not exist")])
+        }
+        RouteError::NoProvider => Problem::new(
+            ProblemKind::NoMailProvider,
+            "No enabled MailProvider can carry this notification.",
+        ),
+    })?;
+    let first = route.chain[0].clone();
+    let capacity = catalog.enabled(&first).map_or(0, |provider| provider.retry.queue_size);
+    let accept = Accept {
+        recipients,
+        content: request.content,
+        expires_at: request.expires_at,
+        chain: route.chain.into(),
+        capacity,
+        warnings: route.warnings,
+        key,
+    };
+    api.queue.accept(accept).await.map_err(|error| {
+        match &error {
+            AcceptError::Full { provider, .. } => api.metrics.refused(provider, "full"),
+            AcceptError::Store(_) => api.metrics.refused(&first, "store_unavailable"),
+            AcceptError::Stopping => api.metrics.refused(&first, "shutting_down"),
+            AcceptError::KeyReused | AcceptError::KeyBusy => {}
+        }
+        error.into()
+    })
+}
+
+/// The `Idempotency-Key` header: 1 to 255 visible ASCII characters, once.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let value = match (given.next(), given.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value.as_bytes(),
+        (Some(_), Some(_)) => {
+            return Err(Problem::bad_request("The Idempotency-Key must be given once."));
+        }
+    };
+    let is_valid = (1..=255).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
+    match std::str::from_utf8(value) {
+        Ok(key) if is_valid => Ok(Some(key.to_owned())),
+        _ => Err(Problem::bad_request(
+            "The Idempotency-Key must have 1 to 255 visible ASCII characters.",
+        )),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    id: String,
+    provider: Option<String>,
+    chain: Vec<String>,
+    jobs: Vec<AnswerJob>,
+    accepted_at: Stamp,
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct AnswerJob {
+    id: String,
+    recipient: String,
+}
+
+fn answer(accepted: &Accepted) -> Response {
+    let notification = &accepted.notification;
+    let location = format!("/notifications/{}", notification.id);
+    let job = |(id, recipient): &(JobId, Address)| AnswerJob {
+        id: id.to_string(),
+        recipient: recipient.to_string(),
+    };
+    let body = Answer {
+        id: notification.id.to_string(),
+        provider: notification.chain.first().map(ToString::to_string),
+        chain: names(&notification.chain),
+        jobs: notification.jobs.iter().map(job).collect(),
+        accepted_at: Stamp(notification.accepted_at),
+        warnings: &notification.warnings,
+    };
+    let mut response =
+        (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response();
+    if accepted.replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(values: &[&[u8]]) -> Result<Option<String>, Problem> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).expect("a header"));
+        }
+        idempotency_key(&headers)
+    }
+
+    #[test]
+    fn an_idempotency_key_is_visible_ascii_and_given_once() {
+        assert_eq!(key(&[]), Ok(None));
+        assert_eq!(key(&[b"K-1"]), Ok(Some("K-1".into())));
+        assert!(key(&[&[b'k'; 255]]).is_ok());
+        for bad in [&b""[..], b"a b", b"a\tb", "schl\u{fc}ssel".as_bytes(), &[b'k'; 256]] {
+            assert!(key(&[bad]).is_err(), "{bad:?}");
+        }
+        assert!(key(&[b"K-1", b"K-1"]).is_err());
+    }
+}

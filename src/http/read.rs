@@ -1,0 +1,207 @@
+//! Reading the queue, and cancelling: `/queue`, `/jobs`, `/notifications`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::Uri;
+use serde::Serialize;
+
+use super::params::{Params, id};
+use super::problem::Problem;
+use super::view::{JobView, JobWithAttempts, Stamp, names};
+use super::{Api, run_to_end};
+use crate::core::job::JobId;
+use crate::core::notification::{Notification, NotificationId};
+use crate::core::provider::ProviderName;
+use crate::queue::{Depth, Phase};
+
+/// `GET /queue`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QueueView {
+    depth: usize,
+    capacity: usize,
+    oldest_accepted_at: Option<Stamp>,
+    providers: Vec<ProviderQueue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProviderQueue {
+    name: String,
+    depth: usize,
+    capacity: usize,
+    ready: usize,
+    scheduled: usize,
+    in_flight: usize,
+    parked: usize,
+    healthy: Option<bool>,
+    next_attempt_at: Option<Stamp>,
+}
+
+/// The depth of each queue: every provider of the catalog, and those removed that still have jobs.
+pub(super) async fn queue(
+    State(api): State<Arc<Api>>,
+    uri: Uri,
+) -> Result<Json<QueueView>, Problem> {
+    let wanted = Params::of(&uri, &["provider"])?.provider()?;
+    let depths = depths(&api);
+    let shown = depths.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|w| w == *name));
+    let catalog = api.registry.catalog();
+    let mut view =
+        QueueView { depth: 0, capacity: 0, oldest_accepted_at: None, providers: Vec::new() };
+    let mut oldest = None;
+    for (name, depth) in shown {
+        let provider = catalog.providers.get(name);
+        let capacity = provider.map_or(0, |provider| provider.retry.queue_size);
+        view.depth += depth.depth;
+        view.capacity += capacity;
+        oldest = [oldest, depth.oldest_accepted_at].into_iter().flatten().min();
+        view.providers.push(ProviderQueue {
+            name: name.to_string(),
+            depth: depth.depth,
+            capacity,
+            ready: depth.ready,
+            scheduled: depth.scheduled,
+            in_flight: depth.in_flight,
+            parked: depth.parked,
+            healthy: api.registry.health(name).healthy,
+            next_attempt_at: depth.next_attempt_at.map(Stamp),
+        });
+    }
+    view.oldest_accepted_at = oldest.map(Stamp);
+    Ok(Json(view))
+}
+
+/// The depth of every provider that is configured or has jobs, by name.
+pub(super) fn depths(api: &Api) -> BTreeMap<ProviderName, Depth> {
+    let configured: BTreeSet<ProviderName> =
+        api.registry.catalog().providers.keys().cloned().collect();
+    let mut depths: BTreeMap<ProviderName, Depth> = api.queue.depths().into_iter().collect();
+    depths.retain(|name, depth| 0 < depth.depth || configured.contains(name));
+    for name in configured {
+        depths.entry(name).or_default();
+    }
+    depths
+}
+
+/// `GET /jobs`.
+#[derive(Serialize)]
+pub(super) struct JobsView {
+    items: Vec<JobView>,
+    next: Option<String>,
+}
+
+/// Jobs, newest first. Those that are not at their end come from memory.
+pub(super) async fn jobs(State(api): State<Arc<Api>>, uri: Uri) -> Result<Json<JobsView>, Problem> {
+    let params = Params::of(&uri, &["state", "provider", "limit", "cursor"])?;
+    let state = params.take("state", phase)?;
+    let (provider, limit) = (params.provider()?, params.limit()?);
+    let before = params.job_cursor()?;
+    match state {
+        Some(phase @ (Phase::Ready | Phase::InFlight | Phase::Scheduled | Phase::Dead)) => {
+            // One more than asked for tells whether there is a next page.
+            let mut found = api.queue.in_phase(phase, provider.as_ref(), before, limit + 1);
+            let has_more = limit < found.len();
+            found.truncate(limit);
+            let next = found.last().filter(|_| has_more).map(|job| job.id.to_string());
+            let items = found.iter().map(|job| JobView::of(job, phase)).collect();
+            Ok(Json(JobsView { items, next }))
+        }
+        ended @ (None | Some(Phase::Delivered | Phase::Cancelled)) => {
+            let queue = api.queue.clone();
+            let keep = move |job: &_| ended.is_none_or(|ended| queue.phase(job) == ended);
+            let page = api
+                .queue
+                .jobs(before, limit, move |job| {
+                    provider.as_ref().is_none_or(|name| name == job.progress.provider())
+                        && keep(job)
+                })
+                .await?;
+            let view = |job: &_| JobView::of(job, api.queue.phase(job));
+            let items = page.items.iter().map(view).collect();
+            Ok(Json(JobsView { items, next: page.next.map(|id| id.to_string()) }))
+        }
+    }
+}
+
+fn phase(text: &str) -> Result<Phase, String> {
+    let found = Phase::ALL.into_iter().find(|phase| phase.as_str() == text);
+    found.ok_or_else(|| format!("must be one of {}", Phase::ALL.map(Phase::as_str).join(", ")))
+}
+
+/// `GET /notifications/{id}`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NotificationView {
+    id: String,
+    subject: String,
+    chain: Vec<String>,
+    accepted_at: Stamp,
+    expires_at: Option<Stamp>,
+    warnings: Vec<String>,
+    jobs: Vec<JobWithAttempts>,
+}
+
+/// A notification with its jobs and every attempt; never its bodies.
+pub(super) async fn notification(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Json<NotificationView>, Problem> {
+    Params::of(&uri, &[])?;
+    let found = find(&api, id(path)?).await?;
+    let mut jobs = Vec::with_capacity(found.jobs.len());
+    for (id, _) in &found.jobs {
+        // A job that left the history before the others is not shown.
+        if let Some((job, attempts)) = api.queue.job(*id).await? {
+            jobs.push(JobWithAttempts::of(&job, &attempts, &api.queue));
+        }
+    }
+    Ok(Json(NotificationView {
+        id: found.id.to_string(),
+        chain: names(&found.chain),
+        accepted_at: Stamp(found.accepted_at),
+        expires_at: found.expires_at.map(Stamp),
+        subject: found.subject,
+        warnings: found.warnings,
+        jobs,
+    }))
+}
+
+/// `DELETE /notifications/{id}`.
+#[derive(Serialize)]
+pub(super) struct CancelledView {
+    cancelled: Vec<String>,
+    kept: Vec<KeptJob>,
+}
+
+#[derive(Serialize)]
+struct KeptJob {
+    id: String,
+    state: &'static str,
+}
+
+/// Cancels the jobs of a notification that are not in flight and not at their end.
+pub(super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Json<CancelledView>, Problem> {
+    Params::of(&uri, &[])?;
+    let found = find(&api, id(path)?).await?;
+    let done = run_to_end(async move { Ok(api.queue.cancel(&found).await?) }).await?;
+    let kept = |(id, phase): &(JobId, Phase)| KeptJob { id: id.to_string(), state: phase.as_str() };
+    Ok(Json(CancelledView {
+        cancelled: done.cancelled.iter().map(ToString::to_string).collect(),
+        kept: done.kept.iter().map(kept).collect(),
+    }))
+}
+
+async fn find(api: &Api, id: NotificationId) -> Result<Notification, Problem> {
+    let found = api.queue.notification(id).await?;
+    found.ok_or_else(|| Problem::not_found("There is no such notification, or no longer."))
+}

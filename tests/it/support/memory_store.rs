@@ -1,0 +1,167 @@
+//! A [`Store`] in memory that keeps every promise of the trait but survival, and fails on demand.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use breakglass_mailer::core::job::{Attempt, Job, JobId, JobState, Progress};
+use breakglass_mailer::core::notification::{Content, Notification, NotificationId};
+use breakglass_mailer::core::time::Time;
+use breakglass_mailer::queue::store::{Change, Page, Store, StoreError};
+use futures_util::future::BoxFuture;
+
+/// See the module. A clone is the same store.
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    notifications: BTreeMap<NotificationId, (Notification, Content)>,
+    jobs: BTreeMap<JobId, (Job, Vec<Attempt>)>,
+    keys: HashMap<String, ([u8; 32], NotificationId)>,
+    failure: Option<StoreError>,
+}
+
+/// How many jobs one call of `jobs` looks at: few, so that tests see pages that are not full.
+const JOBS_SCANNED_MAX: usize = 50;
+
+impl MemoryStore {
+    /// From now on every commit fails like this, or none does.
+    pub fn fail(&self, failure: Option<StoreError>) {
+        self.kept().failure = failure;
+    }
+
+    /// How many notifications are remembered.
+    pub fn notifications_count(&self) -> usize {
+        self.kept().notifications.len()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().expect("no test panics inside the store")
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, changes: Vec<Change>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let store = self.clone();
+        Box::pin(async move {
+            // As on a disk, others run while a commit is under way.
+            tokio::task::yield_now().await;
+            let mut kept = store.kept();
+            if let Some(failure) = &kept.failure {
+                return Err(failure.clone());
+            }
+            changes.into_iter().for_each(|change| kept.apply(change));
+            Ok(())
+        })
+    }
+
+    fn live(&self) -> Result<Vec<Job>, StoreError> {
+        let kept = self.kept();
+        let jobs = kept.jobs.values().map(|(job, _)| job);
+        Ok(jobs.filter(|job| !job.progress.has_ended()).cloned().collect())
+    }
+
+    fn content(&self, id: NotificationId) -> Result<Content, StoreError> {
+        let kept = self.kept();
+        let is_needed =
+            kept.jobs.values().any(|(job, _)| job.notification == id && !job.progress.has_ended());
+        let found = kept.notifications.get(&id).filter(|_| is_needed);
+        let gone = || StoreError::Unreadable(format!("the content of {id} is gone"));
+        found.map(|(_, content)| content.clone()).ok_or_else(gone)
+    }
+
+    fn notification(&self, id: NotificationId) -> Result<Option<Notification>, StoreError> {
+        Ok(self.kept().notifications.get(&id).map(|(notification, _)| notification.clone()))
+    }
+
+    fn job(&self, id: JobId) -> Result<Option<(Job, Vec<Attempt>)>, StoreError> {
+        Ok(self.kept().jobs.get(&id).cloned())
+    }
+
+    fn jobs(
+        &self,
+        before: Option<JobId>,
+        limit: usize,
+        keep: &dyn Fn(&Job) -> bool,
+    ) -> Result<Page<Job>, StoreError> {
+        // `keep` may ask the queue, which may ask us: not under the lock.
+        let scanned: Vec<Job> = {
+            let kept = self.kept();
+            let newest_first = kept.jobs.values().rev().map(|(job, _)| job);
+            let older = newest_first.filter(|job| before.is_none_or(|before| job.id < before));
+            older.take(JOBS_SCANNED_MAX + 1).cloned().collect()
+        };
+        let mut items = Vec::new();
+        let mut last = None;
+        for (index, job) in scanned.iter().enumerate() {
+            if index == JOBS_SCANNED_MAX || items.len() == limit {
+                return Ok(Page { items, next: last });
+            }
+            last = Some(job.id);
+            if keep(job) {
+                items.push(job.clone());
+            }
+        }
+        Ok(Page { items, next: None })
+    }
+
+    fn accepted_under(&self, key: &str) -> Result<Option<([u8; 32], NotificationId)>, StoreError> {
+        Ok(self.kept().keys.get(key).copied())
+    }
+
+    fn ended_before(&self, time: Time, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        let kept = self.kept();
+        let ended = kept.jobs.values().filter(|(job, _)| match job.progress.state {
+            JobState::Delivered { at } | JobState::Cancelled { at } => at < time,
+            JobState::Queued { .. } | JobState::Dead { .. } => false,
+        });
+        Ok(ended.map(|(job, _)| job.id).take(limit).collect())
+    }
+
+    fn keys_before(&self, time: Time, limit: usize) -> Result<Vec<NotificationId>, StoreError> {
+        let kept = self.kept();
+        let ids = kept.keys.values().map(|(_, id)| *id).filter(|id| {
+            kept.notifications.get(id).is_none_or(|(found, _)| found.accepted_at < time)
+        });
+        Ok(ids.take(limit).collect())
+    }
+}
+
+impl Kept {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Accept { notification, content, deadline, key } => {
+                let (chain, now) = (&notification.chain, notification.accepted_at);
+                for (id, recipient) in &notification.jobs {
+                    let job = Job {
+                        id: *id,
+                        notification: notification.id,
+                        recipient: recipient.clone(),
+                        accepted_at: now,
+                        progress: Progress::fresh(chain.clone(), now, deadline),
+                    };
+                    self.jobs.insert(*id, (job, Vec::new()));
+                }
+                if let Some(key) = key {
+                    self.keys.insert(key.key, (key.fingerprint, notification.id));
+                }
+                self.notifications.insert(notification.id, (notification, content));
+            }
+            Change::Update { job, progress, attempt } => {
+                let (found, attempts) = self.jobs.get_mut(&job).expect("updates of known jobs");
+                found.progress = progress;
+                attempts.extend(attempt);
+            }
+            Change::ForgetJob(id) => {
+                let Some((gone, _)) = self.jobs.remove(&id) else { return };
+                let id = gone.notification;
+                if self.jobs.values().all(|(job, _)| job.notification != id) {
+                    self.notifications.remove(&id);
+                }
+            }
+            Change::ForgetKey(id) => self.keys.retain(|_, (_, accepted)| *accepted != id),
+        }
+    }
+}
