@@ -6,6 +6,7 @@ pub mod crashfs;
 pub mod disk;
 pub mod image;
 pub mod load;
+pub mod postfix;
 pub mod sink;
 pub mod wait;
 
