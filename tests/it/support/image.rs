@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const BLOCK: usize = 4096;
+const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// Folders and files by their path below the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Image {
             let file = File::create(root.join(path))?;
             file.set_len(bytes.len() as u64)?;
             for (n, block) in bytes.chunks(BLOCK).enumerate() {
-                if block.iter().any(|byte| *byte != 0) {
+                if *block != ZEROS[..block.len()] {
                     file.write_all_at(block, (n * BLOCK) as u64)?;
                 }
             }

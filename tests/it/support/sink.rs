@@ -219,10 +219,12 @@ async fn content(peer: &mut BufStream<TcpStream>) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// A header's text as it is on the wire: enough for ids and for the tests' short ASCII subjects.
+/// A header's text, unfolded but not decoded: enough for ids and for the tests' ASCII subjects.
 fn header(bytes: &[u8], name: &str) -> String {
-    let head = bytes.split(|byte| *byte == b'\n').take_while(|line| line != b"\r");
-    head.filter_map(|line| std::str::from_utf8(line).ok()?.split_once(':'))
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(bytes.len());
+    let head = String::from_utf8_lossy(&bytes[..end]).replace("\r\n ", " ").replace("\r\n\t", " ");
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
         .find(|(key, _)| key.eq_ignore_ascii_case(name))
         .map_or_else(String::new, |(_, text)| text.trim().to_owned())
 }
