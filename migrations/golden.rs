@@ -35,7 +35,9 @@ fn records() -> Vec<(String, Record)> {
         duration_ms: 1234,
     };
     let reply = |enhanced| Some(Reply { code: 450, enhanced, text: "later".into() });
-    let updated = |state, attempt| Record::Updated(Updated { job: id(2), progress: progress(state), attempt });
+    let updated = |state, attempt| {
+        Record::Updated(Updated { job: id(2), progress: progress(state), attempt })
+    };
     let due = State::Queued { due: 1_700_000_001_000 };
 
     let mut records = vec![];
@@ -58,7 +60,15 @@ fn records() -> Vec<(String, Record)> {
     }
     use Stage as S;
     let stages = [
-        S::Prepare, S::Connect, S::Greeting, S::Ehlo, S::Tls, S::Auth, S::Mail, S::Rcpt, S::Data,
+        S::Prepare,
+        S::Connect,
+        S::Greeting,
+        S::Ehlo,
+        S::Tls,
+        S::Auth,
+        S::Mail,
+        S::Rcpt,
+        S::Data,
         S::Dot,
     ];
     for stage in stages {

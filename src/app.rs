@@ -5,12 +5,11 @@
 //! recorded, the API closes, the store closes. Nothing is drained: the disk is the truth.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -27,7 +26,7 @@ use crate::core::provider::{
 use crate::core::route::Catalog;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
-use crate::http::{Api, mailbox, router};
+use crate::http::{Api, router};
 use crate::manifests::{self, Source};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
@@ -42,7 +41,7 @@ const ANSWERS_TIME_MAX: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When it cannot start, or when the store stopped.
-pub fn serve(serve: Serve) -> anyhow::Result<()> {
+pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
     check_listen(serve.listen, serve.insecure_no_auth).map_err(anyhow::Error::msg)?;
     let source = Source {
         path: serve.providers,
@@ -55,7 +54,7 @@ pub fn serve(serve: Serve) -> anyhow::Result<()> {
         app.registry.replace(loaded.catalog);
         let stop = app.stop.clone();
         tokio::spawn(manifests::watch(source, app.registry.clone(), stop));
-        app.run(serve.listen, Router::new(), |_| {}).await
+        app.run(serve.listen, None, |_| {}).await
     })
 }
 
@@ -74,8 +73,8 @@ pub fn dev(dev: Dev) -> anyhow::Result<()> {
         let catalog = dev_catalog(listener.local_addr()?)?;
         tokio::spawn(catch_all::run(listener, folder.clone()));
         app.registry.replace(catalog);
-        let pages = mailbox::router(folder.into());
-        app.run(dev.listen, pages, |address| println!("{}", welcome(address, &dev.data_dir))).await
+        let ready = |address| println!("{}", welcome(address, &dev.data_dir));
+        app.run(dev.listen, Some(folder), ready).await
     })
 }
 
@@ -119,7 +118,7 @@ impl App {
     async fn run(
         self,
         listen: SocketAddr,
-        more: Router,
+        mailbox: Option<PathBuf>,
         ready: impl FnOnce(SocketAddr),
     ) -> anyhow::Result<()> {
         let listener = TcpListener::bind(listen)
@@ -149,13 +148,13 @@ impl App {
             clock: self.clock,
             ready: readiness,
             redrives: self.policy.redrive == Redrive::Auto,
+            mailbox,
         };
         let mut store_stopped = self.store.stopped();
         let delivering = delivery.start();
         let closing = CancellationToken::new();
-        let pages = router(api).merge(more);
-        let answering =
-            tokio::spawn(server::serve(listener, pages, Limits::default(), closing.clone()));
+        let serving = server::serve(listener, router(api), Limits::default(), closing.clone());
+        let answering = tokio::spawn(serving);
         tracing::info!(%address, "listening");
         ready(address);
 
@@ -192,7 +191,9 @@ impl App {
 fn report(folder: &Path, opened: &Opened) {
     let (folder, store) = (folder.display(), opened.store);
     match (opened.created, opened.rebuilt) {
-        (true, _) => tracing::info!(%folder, %store, "the data folder was empty: a new store begins"),
+        (true, _) => {
+            tracing::info!(%folder, %store, "the data folder was empty: a new store begins")
+        }
         (false, None) => tracing::info!(%folder, %store, "the store is open"),
         (false, Some(reason)) => {
             tracing::info!(%folder, %store, reason, "the store is open; its index was made again");

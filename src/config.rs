@@ -24,7 +24,7 @@ pub enum Command {
     /// First run: a queue, a catch-all mailbox to look into, and one provider that points at it
     Dev(Dev),
     /// Accept and deliver, with the providers of a YAML file or folder
-    Serve(Serve),
+    Serve(Box<Serve>),
 }
 
 /// `dev`.

@@ -37,8 +37,5 @@ mod migrations;
 pub mod queue;
 pub mod registry;
 pub mod smtp;
-<<<<<<< HEAD
 pub mod store;
 pub mod telemetry;
-=======
->>>>>>> wip-smtp

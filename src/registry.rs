@@ -109,7 +109,6 @@ impl Registry {
     }
 
     /// Wakes when a check is due earlier than it was at this call.
-    #[must_use]
     pub fn check_moved(&self) -> OwnedNotified {
         self.check_moved.clone().notified_owned()
     }

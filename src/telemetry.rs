@@ -21,7 +21,9 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     match log.log_format {
         LogFormat::Json => registry.with(lines.json()).init(),
         LogFormat::Text => {
-            registry.with(lines.with_ansi(std::io::stderr().is_terminal()).with_target(false)).init();
+            registry
+                .with(lines.with_ansi(std::io::stderr().is_terminal()).with_target(false))
+                .init();
         }
     }
     // A panic's message may quote what was being worked on, so only its place is told.

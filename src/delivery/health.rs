@@ -13,11 +13,7 @@ use crate::core::provider::{HealthEvent, ProviderName};
 
 impl Delivery {
     /// Keeps one task for each enabled provider.
-    pub(super) async fn watch_health(
-        self: Arc<Self>,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) {
+    pub(super) async fn watch_health(self: Arc<Self>, tasks: TaskTracker, stop: CancellationToken) {
         let mut catalogs = self.registry.watch();
         let mut watched: BTreeSet<ProviderName> = BTreeSet::new();
         loop {

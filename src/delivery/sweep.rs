@@ -59,8 +59,7 @@ impl Delivery {
         loop {
             let now = self.clock.now();
             let before = |kept: Duration| Time(now.0.saturating_sub(millis(kept)));
-            let gone =
-                self.queue.forget(before(history), before(dead_letters), before(keys)).await;
+            let gone = self.queue.forget(before(history), before(dead_letters), before(keys)).await;
             match gone {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "dead letters were removed after their time"),

@@ -16,7 +16,8 @@ use super::problem::Problem;
 const SHOWN_MAX: usize = 200;
 
 /// `GET /mailbox` and `GET /mailbox/{name}` over a folder of messages.
-pub fn router(folder: Arc<Path>) -> Router {
+pub(super) fn router<S: Clone + Send + Sync + 'static>(folder: &Path) -> Router<S> {
+    let folder: Arc<Path> = folder.into();
     Router::new()
         .route("/mailbox", get(list))
         .route("/mailbox/{name}", get(show))

@@ -12,6 +12,7 @@ mod body;
 mod deadletters;
 mod fields;
 mod linger;
+mod mailbox;
 mod notify;
 mod params;
 mod probes;
@@ -23,6 +24,7 @@ pub mod server;
 mod view;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,11 +58,14 @@ pub struct Api {
     pub ready: watch::Receiver<bool>,
     /// Whether parked mail goes out by itself (`--redrive auto`).
     pub redrives: bool,
+    /// The folder of the messages that `dev` caught, shown under `/mailbox`.
+    pub mailbox: Option<PathBuf>,
 }
 
-/// All paths of the API. More may be merged into it, with paths of their own.
+/// All paths of the API.
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
+    let mailbox = api.mailbox.as_deref().map(mailbox::router).unwrap_or_default();
     Router::new()
         .route("/notify", post(notify::notify))
         .route("/queue", get(read::queue))
@@ -74,6 +79,7 @@ pub fn router(api: Api) -> Router {
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
         .route("/metrics", get(probes::metrics))
+        .merge(mailbox)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_such_path)
         .layer(middleware::from_fn_with_state(api.clone(), observe))

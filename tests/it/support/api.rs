@@ -77,6 +77,7 @@ impl TestApi {
             clock,
             ready: is_ready,
             redrives: true,
+            mailbox: None,
         };
         let test = Self { store, queue, registry, clock, ready, router: router(api) };
         test.configure([provider("main", true), provider("spare", false)]);

@@ -1,0 +1,131 @@
+//! A caller of the API: JSON over kept connections, any number of calls at once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{HeaderMap, Method, Request};
+use hyper_util::client::legacy::{Client as Http, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+/// Speaks to one server. A clone shares its connections.
+#[derive(Clone)]
+pub struct Client {
+    base: String,
+    http: Http<HttpConnector, Full<Bytes>>,
+}
+
+/// What the server said.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body)
+            .unwrap_or_else(|_| panic!("{}: no JSON: {}", self.status, self.body))
+    }
+}
+
+impl Client {
+    /// For the server at `address`, as `127.0.0.1:8080`.
+    pub fn new(address: &str) -> Self {
+        // A post that is sent twice would look like a ghost.
+        let http = Http::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
+        Self { base: format!("http://{address}"), http }
+    }
+
+    /// One exchange. An error means that no whole answer was read.
+    ///
+    /// # Errors
+    /// Why it was not, for a person.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answer, String> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let bytes = body.map_or_else(Bytes::new, |value| value.to_string().into());
+        let request = request.body(Full::new(bytes)).expect("a valid request");
+        let exchange = async {
+            let answer = self.http.request(request).await.map_err(|e| format!("{e:?}"))?;
+            let (head, body) = answer.into_parts();
+            let bytes = body.collect().await.map_err(|e| format!("{e:?}"))?.to_bytes();
+            Ok(Answer {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body: String::from_utf8_lossy(&bytes).into_owned(),
+            })
+        };
+        tokio::time::timeout(Duration::from_secs(30), exchange)
+            .await
+            .unwrap_or_else(|_| Err("no answer within 30 s".into()))
+    }
+
+    /// Posts to `/notify`.
+    ///
+    /// # Errors
+    /// As `call`.
+    pub async fn notify(&self, body: &Value, key: Option<&str>) -> Result<Answer, String> {
+        let headers: Vec<_> = key.map(|key| ("idempotency-key", key)).into_iter().collect();
+        self.call(Method::POST, "/notify", &headers, Some(body)).await
+    }
+
+    /// Posts to `/notify` and gives the 202's body.
+    ///
+    /// # Panics
+    /// When it is not accepted.
+    pub async fn accepted(&self, body: &Value) -> Value {
+        let answer = self.notify(body, None).await.expect("an answer");
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        answer.json()
+    }
+
+    /// The JSON at `path`.
+    ///
+    /// # Panics
+    /// When the answer is not a 200.
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.call(Method::GET, path, &[], None).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        answer.json()
+    }
+
+    /// The status of `path`; `None` when nobody answers.
+    pub async fn status(&self, path: &str) -> Option<u16> {
+        self.call(Method::GET, path, &[], None).await.ok().map(|answer| answer.status)
+    }
+
+    /// All dead letters, over all pages.
+    ///
+    /// # Panics
+    /// When a page is not a 200.
+    pub async fn dead_letters(&self) -> Vec<Value> {
+        let mut all = Vec::new();
+        let mut path = String::from("/deadletters?limit=100");
+        loop {
+            let mut page = self.get(&path).await;
+            all.append(page["items"].as_array_mut().expect("items"));
+            match page["next"].as_str() {
+                Some(next) => path = format!("/deadletters?limit=100&cursor={next}"),
+                None => return all,
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! An SMTP server that takes everything and remembers it, or does as the test says.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// A message that arrived whole, once per recipient.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    pub message_id: String,
+    pub subject: String,
+    pub recipient: String,
+    pub bytes: Arc<Vec<u8>>,
+}
+
+/// A point at which the sink asks what to do.
+pub enum Moment<'a> {
+    Greeting,
+    Recipient(&'a str),
+    Dot,
+}
+
+/// What it does then.
+pub enum Act {
+    /// The usual positive reply.
+    Accept,
+    /// This reply instead. At the dot nothing is taken then.
+    Say(&'static str),
+    /// Nothing until `Sink::release`, then the usual positive reply.
+    Hold,
+}
+
+type Manner = Box<dyn Fn(Moment<'_>) -> Act + Send + Sync>;
+
+struct State {
+    manner: Manner,
+    letters: Mutex<Vec<Letter>>,
+    held: AtomicUsize,
+    released: watch::Sender<bool>,
+}
+
+/// Listens on loopback until it is closed or dropped.
+pub struct Sink {
+    pub port: u16,
+    state: Arc<State>,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Sink {
+    /// Takes everything.
+    pub fn start() -> Self {
+        Self::with(|_| Act::Accept)
+    }
+
+    /// Does as `manner` says.
+    pub fn with(manner: impl Fn(Moment<'_>) -> Act + Send + Sync + 'static) -> Self {
+        let state = Arc::new(State {
+            manner: Box::new(manner),
+            letters: Mutex::default(),
+            held: AtomicUsize::new(0),
+            released: watch::Sender::new(false),
+        });
+        let mut sink = Self { port: 0, state, listening: None };
+        sink.open();
+        sink
+    }
+
+    /// Listens, on the same port as before.
+    ///
+    /// # Panics
+    /// When the port was taken meanwhile.
+    pub fn open(&mut self) {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("reuse the port");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], self.port))).expect("bind");
+        let listener = socket.listen(256).expect("listen");
+        self.port = listener.local_addr().expect("an address").port();
+        self.listening = Some(tokio::spawn(serve(listener, Arc::clone(&self.state))));
+    }
+
+    /// Refuses connections from now on and cuts those that are there.
+    pub async fn close(&mut self) {
+        if let Some(listening) = self.listening.take() {
+            listening.abort();
+            let _ = listening.await;
+        }
+    }
+
+    /// Lets everything go on that is held, now and later.
+    pub fn release(&self) {
+        self.state.released.send_replace(true);
+    }
+
+    /// How many wait for `release`.
+    pub fn held_count(&self) -> usize {
+        self.state.held.load(Ordering::SeqCst)
+    }
+
+    /// All that was taken, in order.
+    ///
+    /// # Panics
+    /// When a reader of it panicked.
+    pub fn letters(&self) -> Vec<Letter> {
+        self.state.letters.lock().expect("not poisoned").clone()
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if let Some(listening) = self.listening.take() {
+            listening.abort();
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>) {
+    let mut sessions = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        // An end of the connection, at whichever side, is no fault of the sink.
+        let session = session(stream, Arc::clone(&state));
+        sessions.spawn(async move { session.await.ok() });
+        while sessions.try_join_next().is_some() {}
+    }
+}
+
+impl State {
+    /// The reply to give at `moment`, and whether it is the usual one.
+    async fn reply(&self, moment: Moment<'_>, usual: &'static str) -> (&'static str, bool) {
+        match (self.manner)(moment) {
+            Act::Accept => (usual, true),
+            Act::Say(other) => (other, false),
+            Act::Hold => {
+                self.held.fetch_add(1, Ordering::SeqCst);
+                // The sender lives in `self`.
+                let _ = self.released.subscribe().wait_for(|released| *released).await;
+                (usual, true)
+            }
+        }
+    }
+}
+
+async fn session(stream: TcpStream, state: Arc<State>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut peer = BufStream::new(stream);
+    let mut recipients = Vec::new();
+    let (greeting, _) = state.reply(Moment::Greeting, "220 sink.test ESMTP").await;
+    say(&mut peer, greeting).await?;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if peer.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let verb = line.trim_end().to_ascii_uppercase();
+        if verb.starts_with("EHLO") {
+            say(&mut peer, "250-sink.test\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES").await?;
+        } else if verb.starts_with("MAIL FROM:") || verb == "RSET" {
+            recipients.clear();
+            say(&mut peer, "250 2.0.0 ok").await?;
+        } else if verb.starts_with("RCPT TO:") {
+            let recipient = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+            let (reply, taken) = state.reply(Moment::Recipient(&recipient), "250 2.1.5 ok").await;
+            if taken {
+                recipients.push(recipient);
+            }
+            say(&mut peer, reply).await?;
+        } else if verb == "DATA" {
+            say(&mut peer, "354 go on").await?;
+            let bytes = Arc::new(content(&mut peer).await?);
+            let mut last = "250 2.0.0 taken";
+            for recipient in recipients.drain(..) {
+                let letter = Letter {
+                    message_id: header(&bytes, "message-id"),
+                    subject: header(&bytes, "subject"),
+                    recipient,
+                    bytes: Arc::clone(&bytes),
+                };
+                let (reply, taken) = state.reply(Moment::Dot, last).await;
+                if taken {
+                    state.letters.lock().expect("not poisoned").push(letter);
+                }
+                last = reply;
+            }
+            say(&mut peer, last).await?;
+        } else if verb == "QUIT" {
+            return say(&mut peer, "221 2.0.0 bye").await;
+        } else {
+            say(&mut peer, "250 2.0.0 ok").await?;
+        }
+    }
+}
+
+async fn say(peer: &mut BufStream<TcpStream>, reply: &str) -> std::io::Result<()> {
+    peer.write_all(reply.as_bytes()).await?;
+    peer.write_all(b"\r\n").await?;
+    peer.flush().await
+}
+
+/// Everything up to the final dot, without the stuffed ones.
+async fn content(peer: &mut BufStream<TcpStream>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        let begin = bytes.len();
+        if peer.read_until(b'\n', &mut bytes).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if &bytes[begin..] == b".\r\n" {
+            bytes.truncate(begin);
+            return Ok(bytes);
+        }
+        if bytes[begin] == b'.' {
+            bytes.remove(begin);
+        }
+    }
+}
+
+/// A header's text, unfolded but not decoded: enough for ids and for the tests' ASCII subjects.
+fn header(bytes: &[u8], name: &str) -> String {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(bytes.len());
+    let head = String::from_utf8_lossy(&bytes[..end]).replace("\r\n ", " ").replace("\r\n\t", " ");
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map_or_else(String::new, |(_, text)| text.trim().to_owned())
+}
