@@ -96,8 +96,12 @@ pub(super) fn read_journal(
         let path = segment_path(&journal, segment);
         let bytes = fs::read(&path).map_err(|e| OpenError::io("read", &path, &e))?;
         check_header(&path, &bytes, store, &mut damage)?;
-        let mut scan = Scan { path: &path, segment, bytes: &bytes, sequence: end.sequence };
-        let stop = scan.run(segment == last, folder, &mut damage, &mut visit)?;
+        let sequence = end.sequence;
+        // Whatever came before another segment or a clean end had been synced.
+        let synced =
+            if segment == last { note.map_or(0, |note| note.end.sequence) } else { u64::MAX };
+        let mut scan = Scan { path: &path, segment, bytes: &bytes, sequence, synced };
+        let stop = scan.run(folder, &mut damage, &mut visit)?;
         end = End { segment, bytes: stop, sequence: scan.sequence };
         segments.push((segment, bytes.len() as u64));
     }
@@ -129,13 +133,14 @@ struct Scan<'a> {
     bytes: &'a [u8],
     /// The last one read.
     sequence: u64,
+    /// Up to here all records are known to have been on stable storage.
+    synced: u64,
 }
 
 impl<'a> Scan<'a> {
     /// Answers where the sound part of the segment ends.
     fn run(
         &mut self,
-        is_last: bool,
         folder: &Path,
         damage: &mut Vec<Damage>,
         visit: &mut impl FnMut(Written) -> Result<(), OpenError>,
@@ -143,13 +148,13 @@ impl<'a> Scan<'a> {
         let mut at = SEGMENT_HEADER_BYTES.min(self.bytes.len());
         loop {
             let Some((found, frame)) = self.next_frame(at) else {
-                if at < self.bytes.len() && !is_last {
+                if at < self.bytes.len() && self.synced > self.sequence {
                     self.set_aside(folder, at, self.bytes.len(), "no record", damage)?;
                 }
                 return Ok(at as u64);
             };
             let next_expected = self.sequence + 1;
-            let was_synced = !is_last || frame.synced >= next_expected;
+            let was_synced = self.synced.max(frame.synced) >= next_expected;
             if found > at && !was_synced {
                 return Ok(at as u64);
             }
