@@ -251,14 +251,12 @@ impl Metrics {
         for (state, count) in reading.states {
             self.queue_depth.with_label_values(&[name, state]).set(number(count));
         }
+        let oldest_seconds = i64::try_from(reading.oldest_pending.as_secs()).unwrap_or(i64::MAX);
         let gauges = [
             (&self.queue_capacity, number(reading.capacity)),
             (&self.circuit_open, i64::from(reading.is_circuit_open)),
             (&self.dead_letters, number(reading.dead_letters_count)),
-            (
-                &self.oldest_pending,
-                i64::try_from(reading.oldest_pending.as_secs()).unwrap_or(i64::MAX),
-            ),
+            (&self.oldest_pending, oldest_seconds),
         ];
         for (gauge, value) in gauges {
             gauge.with_label_values(&[name]).set(value);
@@ -325,17 +323,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_reference_finds_its_metrics_under_their_names() {
+    /// Each kind of event, once.
+    fn used() -> Metrics {
         let metrics = Metrics::new().expect("distinct names");
         let provider = name("default-smtp");
         metrics.sent(&provider, Duration::from_secs(1));
+        metrics.attempt(&provider, Duration::from_secs(1));
         metrics.buried(&provider, Cause::ConnectionTimeout);
         metrics.checked(&provider, true, Duration::from_millis(20));
         metrics.refused(&provider, "full");
         metrics.failed_over(&provider, &name("other"));
         metrics.answered("POST", "/notify", 202);
-        let text = metrics.render(&[reading("default-smtp"), reading("other")]).expect("text");
+        metrics
+    }
+
+    #[test]
+    fn the_reference_finds_its_metrics_under_their_names() {
+        let text = used().render(&[reading("default-smtp"), reading("other")]).expect("text");
         for line in [
             r#"breakglass_mailprovider_configured{provider="default-smtp",status="enabled"} 1"#,
             r#"breakglass_mailprovider_health_check_total{provider="default-smtp",result="success"} 1"#,
@@ -356,9 +360,8 @@ mod tests {
 
     #[test]
     fn names_follow_the_rules_of_promtool() {
-        let metrics = Metrics::new().expect("distinct names");
-        metrics.checked(&name("a"), false, Duration::ZERO);
-        let text = metrics.render(&[reading("a")]).expect("text");
+        let text = used().render(&[reading("default-smtp"), reading("other")]).expect("text");
+        assert_eq!(text.matches("# HELP ").count(), 21, "all of them are shown");
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (metric, kind) = line.split_once(' ').expect("a name and a type");
             assert_eq!(metric.ends_with("_total"), kind == "counter", "{line}");
@@ -384,11 +387,8 @@ mod tests {
     fn a_disabled_provider_is_shown_as_such_and_an_unknown_one_has_no_status() {
         let metrics = Metrics::new().expect("distinct names");
         metrics.render(&[reading("a")]).expect("text");
-        let disabled = ProviderReading {
-            configured: Some(false),
-            status: Some(ProviderStatus::Disabled),
-            ..reading("a")
-        };
+        let status = Some(ProviderStatus::Disabled);
+        let disabled = ProviderReading { configured: Some(false), status, ..reading("a") };
         let text = metrics.render(&[disabled]).expect("text");
         assert!(text.contains(r#"configured{provider="a",status="disabled"} 1"#));
         assert!(!text.contains(r#"status="enabled""#));

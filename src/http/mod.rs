@@ -11,7 +11,6 @@
 mod body;
 mod deadletters;
 mod fields;
-mod linger;
 mod mailbox;
 mod notify;
 mod params;
@@ -20,7 +19,9 @@ pub mod problem;
 mod providers;
 mod read;
 mod request;
+mod revive;
 pub mod server;
+mod stream;
 mod view;
 
 use std::future::Future;
@@ -72,9 +73,9 @@ pub fn router(api: Api) -> Router {
         .route("/jobs", get(read::jobs))
         .route("/notifications/{id}", get(read::notification).delete(read::cancel))
         .route("/deadletters", get(deadletters::list))
-        .route("/deadletters/retry", post(deadletters::retry_all))
-        .route("/deadletters/{id}", get(deadletters::show).merge(delete(deadletters::discard)))
-        .route("/deadletters/{id}/retry", post(deadletters::retry))
+        .route("/deadletters/retry", post(revive::retry_all))
+        .route("/deadletters/{id}", get(deadletters::show).merge(delete(revive::discard)))
+        .route("/deadletters/{id}/retry", post(revive::retry))
         .route("/providers", get(providers::list))
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))

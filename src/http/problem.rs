@@ -195,7 +195,7 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "The store did not do what a request needs");
+        tracing::warn!(%error, "The store did not do what a request needs");
         let detail = match error {
             StoreError::NoSpace => "The data folder has no space left.",
             StoreError::Stopped(_) => "The store has stopped; the server's log says why.",

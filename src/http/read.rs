@@ -13,7 +13,7 @@ use super::params::{Params, id};
 use super::problem::Problem;
 use super::view::{JobView, JobWithAttempts, Stamp, names};
 use super::{Api, run_to_end};
-use crate::core::job::JobId;
+use crate::core::job::{Job, JobId, JobState};
 use crate::core::notification::{Notification, NotificationId};
 use crate::core::provider::ProviderName;
 use crate::queue::{Depth, Phase};
@@ -112,19 +112,26 @@ pub(super) async fn jobs(State(api): State<Arc<Api>>, uri: Uri) -> Result<Json<J
             Ok(Json(JobsView { items, next }))
         }
         ended @ (None | Some(Phase::Delivered | Phase::Cancelled)) => {
-            let queue = api.queue.clone();
-            let keep = move |job: &_| ended.is_none_or(|ended| queue.phase(job) == ended);
             let page = api
                 .queue
                 .jobs(before, limit, move |job| {
                     provider.as_ref().is_none_or(|name| name == job.progress.provider())
-                        && keep(job)
+                        && ended.is_none_or(|ended| ended_phase(job) == Some(ended))
                 })
                 .await?;
             let view = |job: &_| JobView::of(job, api.queue.phase(job));
             let items = page.items.iter().map(view).collect();
             Ok(Json(JobsView { items, next: page.next.map(|id| id.to_string()) }))
         }
+    }
+}
+
+/// How a job ended, if it has.
+fn ended_phase(job: &Job) -> Option<Phase> {
+    match job.progress.state {
+        JobState::Delivered { .. } => Some(Phase::Delivered),
+        JobState::Cancelled { .. } => Some(Phase::Cancelled),
+        JobState::Queued { .. } | JobState::Dead { .. } => None,
     }
 }
 

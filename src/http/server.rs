@@ -22,8 +22,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::linger::Linger;
 use super::problem::Problem;
+use super::stream::PatientStream;
 
 /// The bounds of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time_max)
+        // A client may close its side behind the request and still wait for the answer.
+        .half_close(true)
         .max_buf_size(limits.header_bytes_max);
     loop {
         let accepted = tokio::select! {
@@ -68,7 +70,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
         let Some((stream, place)) = accepted else { break };
         let router = router.clone();
         let service = service_fn(move |request| answer(router.clone(), request));
-        let connection = builder.serve_connection(TokioIo::new(Linger::new(stream)), service);
+        let connection =
+            builder.serve_connection(TokioIo::new(PatientStream::new(stream)), service);
         let served = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = served.await {

@@ -43,7 +43,7 @@ impl Queue {
     /// its chain, or at `to` alone. `capacity` tells how many jobs a provider takes.
     ///
     /// # Errors
-    /// When there is no such dead letter, or no place for it.
+    /// When there is no such dead letter, no place for it, or no room on the disk.
     pub async fn revive(
         self: &Arc<Self>,
         id: JobId,
@@ -71,7 +71,7 @@ impl Queue {
             }
             state.occupy(&Job { progress: after.clone(), ..claim.job().clone() });
         }
-        Ok(self.settle(vec![claim.becomes(after, None)]).await?)
+        Ok(self.settle_or_refuse(vec![claim.becomes(after, None)]).await?)
     }
 
     /// The error, after the lock is gone: the claim that is dropped with it takes it again.
@@ -137,7 +137,7 @@ impl Queue {
         let claim = self.take_dead(id).ok_or(ActError::NotFound)?;
         let mut after = claim.job().progress.clone();
         after.state = JobState::Cancelled { at: self.clock.now() };
-        Ok(self.settle(vec![claim.becomes(after, None)]).await?)
+        Ok(self.settle_or_refuse(vec![claim.becomes(after, None)]).await?)
     }
 
     /// Cancels the jobs of a notification that are not in flight and not at their end.
@@ -162,7 +162,7 @@ impl Queue {
                 done.kept.push((*id, self.phase(&job)));
             }
         }
-        self.settle(settlements).await?;
+        self.settle_or_refuse(settlements).await?;
         Ok(done)
     }
 
@@ -221,14 +221,21 @@ impl Queue {
             ids.filter(|id| state.jobs.get(id).is_some_and(|s| !s.job.progress.is_parked()))
                 .collect()
         };
+        let mut count = 0;
         for id in &old {
-            if let Some(mut claim) = self.take_dead(*id) {
+            // Since it was listed it may have been revived and given up again.
+            let is_old = |claim: &Claim| match claim.job.progress.state {
+                JobState::Dead { at, .. } => at < dead_letters && !claim.job.progress.is_parked(),
+                _ => false,
+            };
+            if let Some(mut claim) = self.take_dead(*id).filter(is_old) {
                 self.store.commit(vec![Change::ForgetJob(*id)]).await?;
                 claim.settled = true;
                 self.lock().jobs.remove(id);
+                count += 1;
             }
         }
-        Ok(old.len())
+        Ok(count)
     }
 
     fn take_dead(self: &Arc<Self>, id: JobId) -> Option<Claim> {

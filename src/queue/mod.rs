@@ -195,14 +195,7 @@ impl Queue {
         if settlements.is_empty() {
             return Ok(());
         }
-        let changes: Vec<Change> = settlements
-            .iter()
-            .map(|settlement| Change::Update {
-                job: settlement.claim.job.id,
-                progress: settlement.progress.clone(),
-                attempt: settlement.attempt.clone(),
-            })
-            .collect();
+        let changes = Self::changes(&settlements);
         loop {
             match self.store.commit(changes.clone()).await {
                 Ok(()) => break,
@@ -210,6 +203,32 @@ impl Queue {
                 Err(error) => return Err(error),
             }
         }
+        self.follow(settlements);
+        Ok(())
+    }
+
+    /// Like [`settle`](Self::settle), for what a person asked for: fails at once when the disk has
+    /// no room, because nothing is lost and the person can ask again.
+    async fn settle_or_refuse(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
+        if settlements.is_empty() {
+            return Ok(());
+        }
+        self.store.commit(Self::changes(&settlements)).await?;
+        self.follow(settlements);
+        Ok(())
+    }
+
+    fn changes(settlements: &[Settlement]) -> Vec<Change> {
+        let update = |settlement: &Settlement| Change::Update {
+            job: settlement.claim.job.id,
+            progress: settlement.progress.clone(),
+            attempt: settlement.attempt.clone(),
+        };
+        settlements.iter().map(update).collect()
+    }
+
+    /// Lets memory follow what was committed.
+    fn follow(&self, settlements: Vec<Settlement>) {
         for Settlement { mut claim, progress, .. } in settlements {
             claim.settled = true;
             let job = Job { progress, ..claim.job.clone() };
@@ -217,7 +236,6 @@ impl Queue {
             self.lock().put(job);
             self.announce(&provider);
         }
-        Ok(())
     }
 
     /// The content of a claimed job.

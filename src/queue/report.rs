@@ -122,7 +122,10 @@ impl Queue {
                 match slot.job.progress.state {
                     JobState::Queued { due } => {
                         match waiting_phase(slot.hold, due, now) {
-                            Phase::InFlight => depth.in_flight += 1,
+                            Phase::InFlight => {
+                                depth.in_flight += 1;
+                                continue;
+                            }
                             Phase::Scheduled => depth.scheduled += 1,
                             _ => depth.ready += 1,
                         }

@@ -1,6 +1,7 @@
 //! Accepting over HTTP: what is taken, what is refused and how, and what a full queue does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -228,4 +229,20 @@ async fn fifty_posts_at_once_with_one_key_are_one_notification() {
     }
     ids.dedup();
     assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_cuts_nothing_in_half() {
+    let api = TestApi::start();
+    let request = api.send(post("/notify", &notification(&["a@example.com"])));
+    // One poll begins the work; then the client is gone and its handler is dropped.
+    let answered = futures_util::future::poll_immediate(request).await;
+    assert!(answered.is_none(), "the answer came before the client could go away");
+    let accepted = async {
+        while api.get("/jobs?state=ready").await["items"].as_array().is_none_or(Vec::is_empty) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), accepted).await.expect("it is accepted");
+    assert_eq!(api.get("/queue").await["depth"], 1);
 }

@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use breakglass_mailer::core::job::DeadReason;
 use breakglass_mailer::core::outcome::Cause;
 use breakglass_mailer::core::provider::HealthEvent;
+use breakglass_mailer::queue::store::StoreError;
 use serde_json::{Value, json};
 
 use crate::support::api::{TestApi, name, notification, provider};
@@ -66,8 +67,8 @@ async fn jobs_are_paged_newest_first_in_every_state() {
     let in_flight = claim.job().id.to_string();
     ids.reverse();
     assert_eq!(all_ids(&api, "/jobs?limit=3").await, ids);
-    assert_eq!(all_ids(&api, "/jobs?limit=1&state=dead").await, [dead.clone()]);
-    assert_eq!(all_ids(&api, "/jobs?state=inFlight").await, [in_flight.clone()]);
+    assert_eq!(all_ids(&api, "/jobs?limit=1&state=dead").await, std::slice::from_ref(&dead));
+    assert_eq!(all_ids(&api, "/jobs?state=inFlight").await, std::slice::from_ref(&in_flight));
     let ready: Vec<String> = ids.into_iter().filter(|id| *id != dead && *id != in_flight).collect();
     assert_eq!(all_ids(&api, "/jobs?limit=2&state=ready").await, ready);
     assert_eq!(all_ids(&api, "/jobs?state=scheduled").await, Vec::<String>::new());
@@ -288,4 +289,27 @@ async fn probes_and_metrics_tell_the_state_of_the_process() {
     api.configure([provider("main", true)]);
     let metrics = api.call("GET", "/metrics").await.text;
     assert!(!metrics.contains("\"spare\""));
+}
+
+#[tokio::test]
+async fn an_action_on_a_full_disk_is_refused_at_once_and_changes_nothing() {
+    let api = TestApi::start();
+    let accepted = api.notify(&["a@example.com", "b@example.com"]).await;
+    let id = api.bury(DeadReason::Rejected).await.id;
+    api.store.fail(Some(StoreError::NoSpace));
+    let notification = format!("/notifications/{}", accepted["id"].as_str().expect("an id"));
+    for (method, path) in [
+        ("POST", format!("/deadletters/{id}/retry")),
+        ("POST", "/deadletters/retry".into()),
+        ("DELETE", format!("/deadletters/{id}")),
+        ("DELETE", notification),
+    ] {
+        let answer = api.call(method, &path).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{method} {path}");
+        assert_eq!(answer.json()["type"], "/problems/store-unavailable");
+    }
+    api.store.fail(None);
+    assert_eq!(api.get("/deadletters").await["total"], 1);
+    let queue = api.get("/queue?provider=main").await;
+    assert_eq!((&queue["depth"], &queue["providers"][0]["ready"]), (&json!(1), &json!(1)));
 }

@@ -87,6 +87,16 @@ async fn what_is_not_a_request_is_refused_and_makes_no_job() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_side_still_gets_its_answer() {
+    let server = Server::start(Limits::default()).await;
+    let mut stream = server.connect().await;
+    let length = format!("Content-Length: {}\r\n", GOOD.len());
+    stream.write_all(&post(&length, GOOD)).await.expect("open");
+    stream.shutdown().await.expect("open");
+    assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 202 "));
+}
+
+#[tokio::test]
 async fn too_much_is_answered_although_the_client_still_sends() {
     let server = Server::start(Limits::default()).await;
     let header = format!("X-A: {}\r\n", "a".repeat(1_000_000));
