@@ -1,4 +1,4 @@
-//! Frees the oldest segment when most of the journal is needed no more.
+//! Frees the oldest segment when most of the journal is needed no more, or some of it is damaged.
 //!
 //! What is still remembered of that segment is carried forward as it stands, in one record per
 //! notification, and then the file goes. Segments go oldest first, so whatever is older than a
@@ -14,8 +14,6 @@ use super::shared::Shared;
 use crate::migrations::{self, latest};
 use crate::queue::store::StoreError;
 
-/// This much is never worth collecting.
-const SLACK_BYTES: u64 = 32 << 20;
 /// So many files are always worth collecting.
 const SEGMENTS_MAX: usize = 1024;
 /// Notifications carried by one commit.
@@ -35,15 +33,18 @@ pub(super) fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// The oldest segment, when more than half of the journal is needed no more.
+/// The oldest segment, when freeing it is worth it: more than half of the journal is needed no
+/// more, there are very many segments, or it may be damaged.
 fn candidate(shared: &Shared) -> Option<u64> {
     let sizes = shared.segment_sizes();
     let live: u64 = shared.index()?.live_bytes().values().sum();
     let all: u64 = sizes.values().sum();
-    let worth_it =
-        all > 2 * live + SLACK_BYTES.min(shared.slack_bytes) || sizes.len() > SEGMENTS_MAX;
+    let oldest = *sizes.keys().next()?;
+    let worth_it = all > 2 * live + shared.slack_bytes
+        || sizes.len() > SEGMENTS_MAX
+        || oldest <= shared.damaged_through;
     // The last one is being written.
-    (worth_it && sizes.len() > 1).then(|| sizes.keys().next().copied()).flatten()
+    (worth_it && sizes.len() > 1).then_some(oldest)
 }
 
 fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {

@@ -69,8 +69,8 @@ pub(super) struct End {
 pub(super) trait Listener {
     /// These are on stable storage; called before any of them is acknowledged.
     fn written(&mut self, batch: Vec<Written>);
-    /// A segment was begun.
-    fn began(&mut self, segment: u64);
+    /// A segment was begun, and is so long.
+    fn began(&mut self, segment: u64, bytes: u64);
     /// How long one write and sync took, and for how many jobs.
     fn committed(&mut self, took: Duration, jobs_count: usize);
     /// The journal stopped for good.
@@ -238,7 +238,11 @@ impl Writer {
             return Err(StoreError::Stopped(why.clone()));
         }
         if self.end.bytes >= self.segment_bytes_max {
-            self.begin_segment(listener)?;
+            match self.begin_segment() {
+                Ok((segment, bytes)) => listener.began(segment, bytes),
+                Err(error) if is_no_space(&error) => return Err(StoreError::NoSpace),
+                Err(error) => return Err(stopped("begin a segment after", &self.path(), &error)),
+            }
         }
         let mut buffer = Vec::with_capacity(batch.iter().map(append_bytes).sum());
         let mut written = Vec::new();
@@ -284,20 +288,13 @@ impl Writer {
         }
     }
 
-    fn begin_segment(&mut self, listener: &mut dyn Listener) -> Result<(), StoreError> {
+    /// Goes on in a new segment; answers its number and length.
+    pub(super) fn begin_segment(&mut self) -> io::Result<(u64, u64)> {
         let segment = self.end.segment + 1;
-        let path = segment_path(&self.folder, segment);
-        match create_segment(&self.folder, self.store, segment) {
-            Ok(file) => {
-                self.file = file;
-                self.end.segment = segment;
-                self.end.bytes = SEGMENT_HEADER_BYTES as u64;
-                listener.began(segment);
-                Ok(())
-            }
-            Err(error) if is_no_space(&error) => Err(StoreError::NoSpace),
-            Err(error) => Err(stopped("create", &path, &error)),
-        }
+        self.file = create_segment(&self.folder, self.store, segment)?;
+        self.end.segment = segment;
+        self.end.bytes = SEGMENT_HEADER_BYTES as u64;
+        Ok((segment, self.end.bytes))
     }
 
     fn has_room(&self) -> bool {

@@ -20,6 +20,7 @@ mod journal;
 mod progress;
 mod read;
 mod recover;
+mod scan;
 mod shared;
 
 use std::fs::{self, File, TryLockError};
@@ -113,6 +114,32 @@ pub enum OpenError {
              or choose an empty folder"
     )]
     JournalMissing,
+    /// A part of the journal is gone.
+    #[error(
+        "{first} and {count} segments in all are missing before {next}: restore them from a \
+             backup, or create empty files of these names to go on without what they held"
+    )]
+    SegmentsMissing {
+        /// The first of them.
+        first: PathBuf,
+        /// How many.
+        count: u64,
+        /// The segment that follows.
+        next: PathBuf,
+    },
+    /// The end of the journal is gone.
+    #[error(
+        "{file} ends at offset {bytes} and was closed at offset {closed_at}: restore it from a \
+             backup, or remove index.clean to go on with what is left"
+    )]
+    Short {
+        /// The last segment.
+        file: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// Its length when the store was closed.
+        closed_at: u64,
+    },
     /// The operating system refused.
     #[error("cannot {what} {path}: {error}")]
     Io {
@@ -174,14 +201,21 @@ impl DiskStore {
         fs::create_dir_all(folder).map_err(|error| OpenError::io("create", folder, &error))?;
         let lock = lock(folder)?;
         let (index, found, rebuilt) = open_index(folder)?;
-        let Found { store, created, end, segments, damage, .. } = found;
+        let Found { store, created, end, mut segments, damage } = found;
 
         let journal = folder.join("journal");
-        let writer = Writer::open(&journal, store, end, options.segment_bytes_max)
-            .map_err(|error| OpenError::io("open", &journal, &error))?;
+        let opened = |error| OpenError::io("open", &journal, &error);
+        let mut writer =
+            Writer::open(&journal, store, end, options.segment_bytes_max).map_err(opened)?;
+        let damaged_through = if damage.is_empty() { 0 } else { end.segment };
+        if damaged_through > 0 {
+            // What can be read of the damaged segments is carried out of them.
+            segments.push(writer.begin_segment().map_err(opened)?);
+        }
         let (requests, appends) = channel();
         let (batches, followed) = sync_channel(BATCHES_BEHIND_MAX);
-        let shared = Shared::new(&options, requests, index, end.sequence, segments)?;
+        let shared =
+            Shared::new(&options, requests, index, end.sequence, segments, damaged_through)?;
         let shared = Arc::new(shared);
 
         let mut follower = Follower::new(shared.clone(), batches, options.on_commit);
@@ -251,14 +285,10 @@ fn open_index(folder: &Path) -> Result<(Index, Found, Option<&'static str>), Ope
     };
     if same {
         let found = recover::read_journal(folder, note.as_ref(), |_| Ok(()))?;
-        if note.as_ref().is_some_and(|note| note.end.sequence == found.end.sequence) {
-            forget_note(folder)?;
-            match catch_unwind(AssertUnwindSafe(|| Index::open(&path))) {
-                Ok(Ok(index)) => return Ok((index, found, None)),
-                Ok(Err(_)) | Err(_) => reason = "it does not open",
-            }
-        } else {
-            reason = "the journal does not end where it was closed";
+        forget_note(folder)?;
+        match catch_unwind(AssertUnwindSafe(|| Index::open(&path))) {
+            Ok(Ok(index)) => return Ok((index, found, None)),
+            Ok(Err(_)) | Err(_) => reason = "it does not open",
         }
     }
     forget_note(folder)?;

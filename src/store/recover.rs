@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::OpenError;
-use super::codec::{Frame, MAGIC, decode, encode};
+use super::codec::{decode, encode};
 use super::index::INDEX_VERSION;
 use super::journal::{
-    End, Location, SEGMENT_HEADER_BYTES, Written, create_segment, parse_segment_header,
-    segment_number, segment_path, sync_folder,
+    End, SEGMENT_HEADER_BYTES, Written, create_segment, parse_segment_header, segment_number,
+    segment_path, sync_folder,
 };
-use crate::migrations::{self, DecodeError, SCHEMA};
+use super::scan::Scan;
+use crate::migrations::SCHEMA;
 
 /// Bytes that could not be read, or that are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,44 +81,91 @@ pub(super) fn read_journal(
         return create(folder, &journal);
     };
 
-    let mut expected_segment = note.map_or(numbers[0], |note| note.first_segment);
-    let mut end = End { segment: numbers[0], bytes: 0, sequence: 0 };
+    check_numbers(&journal, &numbers, note)?;
+    let mut end = None;
+    let mut sequence = 0;
     let mut segments = Vec::new();
     let last = numbers.last().copied().unwrap_or_default();
     for segment in numbers {
-        for missing in expected_segment..segment {
-            damage.push(Damage {
-                file: relative(&segment_path(&journal, missing)),
-                offset: 0,
-                what: "the segment is missing".to_owned(),
-            });
-        }
-        expected_segment = segment + 1;
         let path = segment_path(&journal, segment);
         let bytes = fs::read(&path).map_err(|e| OpenError::io("read", &path, &e))?;
-        check_header(&path, &bytes, store, &mut damage)?;
-        let sequence = end.sequence;
+        let is_begun = check_header(&path, &bytes, store)?;
         // Whatever came before another segment or a clean end had been synced.
         let synced =
             if segment == last { note.map_or(0, |note| note.end.sequence) } else { u64::MAX };
         let mut scan = Scan { path: &path, segment, bytes: &bytes, sequence, synced };
         let stop = scan.run(folder, &mut damage, &mut visit)?;
-        end = End { segment, bytes: stop, sequence: scan.sequence };
+        let is_empty = scan.sequence == sequence;
+        if segment == last && !is_begun && is_empty && end.is_some() {
+            put_away(folder, &path, &bytes, &mut damage)?;
+            break;
+        }
+        if !is_begun {
+            let what = "the header of the segment is unreadable".to_owned();
+            damage.push(Damage { file: relative(&path), offset: 0, what });
+        }
+        sequence = scan.sequence;
+        end = Some(End { segment, bytes: stop, sequence });
         segments.push((segment, bytes.len() as u64));
     }
-    if let Some(note) = note
-        && (end.sequence, end.bytes) != (note.end.sequence, note.end.bytes)
-    {
-        damage.push(Damage {
-            file: relative(&segment_path(&journal, note.end.segment)),
-            offset: end.bytes,
-            what: format!(
-                "the journal ended at record {} when it was closed, and now at {}",
-                note.end.sequence, end.sequence
-            ),
-        });
+    let mut end = end.ok_or(OpenError::JournalMissing)?;
+    if let Some(note) = note {
+        check_end(&journal, &segments, note)?;
+        // Numbers that were acknowledged are never given to other records.
+        end.sequence = end.sequence.max(note.end.sequence);
     }
     Ok(Found { store, created: false, end, segments, damage })
+}
+
+/// No segment may be missing: what it held is unknown, so a person decides.
+fn check_numbers(
+    journal: &Path,
+    numbers: &[u64],
+    note: Option<&CleanClose>,
+) -> Result<(), OpenError> {
+    let mut expected = note.map_or(numbers[0], |note| note.first_segment);
+    for number in numbers {
+        if expected < *number {
+            return Err(OpenError::SegmentsMissing {
+                first: relative(&segment_path(journal, expected)),
+                count: number - expected,
+                next: relative(&segment_path(journal, *number)),
+            });
+        }
+        expected = number + 1;
+    }
+    Ok(())
+}
+
+/// A journal that was closed has not become shorter.
+fn check_end(journal: &Path, segments: &[(u64, u64)], note: &CleanClose) -> Result<(), OpenError> {
+    let closed_at = (note.end.segment, note.end.bytes);
+    match segments.last() {
+        Some(now) if *now < closed_at => Err(OpenError::Short {
+            file: relative(&segment_path(journal, note.end.segment)),
+            bytes: if now.0 == note.end.segment { now.1 } else { 0 },
+            closed_at: note.end.bytes,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A segment whose creation was interrupted holds nothing; something else in its place is kept.
+fn put_away(
+    folder: &Path,
+    path: &Path,
+    bytes: &[u8],
+    damage: &mut Vec<Damage>,
+) -> Result<(), OpenError> {
+    if bytes.iter().any(|byte| *byte != 0) {
+        let aside = folder.join("aside");
+        fs::create_dir_all(&aside)
+            .and_then(|()| fs::write(aside.join(path.file_name().unwrap_or_default()), bytes))
+            .map_err(|error| OpenError::io("write", &aside, &error))?;
+        let what = format!("{} bytes are no segment of this store", bytes.len());
+        damage.push(Damage { file: relative(path), offset: 0, what });
+    }
+    fs::remove_file(path).map_err(|error| OpenError::io("remove", path, &error))
 }
 
 /// The note of a clean close, when there is one of this program.
@@ -126,112 +174,8 @@ pub(super) fn clean_close(folder: &Path) -> Option<CleanClose> {
     note.filter(|note| note.index_version == INDEX_VERSION)
 }
 
-/// One segment being read.
-struct Scan<'a> {
-    path: &'a Path,
-    segment: u64,
-    bytes: &'a [u8],
-    /// The last one read.
-    sequence: u64,
-    /// Up to here all records are known to have been on stable storage.
-    synced: u64,
-}
-
-impl<'a> Scan<'a> {
-    /// Answers where the sound part of the segment ends.
-    fn run(
-        &mut self,
-        folder: &Path,
-        damage: &mut Vec<Damage>,
-        visit: &mut impl FnMut(Written) -> Result<(), OpenError>,
-    ) -> Result<u64, OpenError> {
-        let mut at = SEGMENT_HEADER_BYTES.min(self.bytes.len());
-        loop {
-            let Some((found, frame)) = self.next_frame(at) else {
-                if at < self.bytes.len() && self.synced > self.sequence {
-                    self.set_aside(folder, at, self.bytes.len(), "no record", damage)?;
-                }
-                return Ok(at as u64);
-            };
-            let next_expected = self.sequence + 1;
-            let was_synced = self.synced.max(frame.synced) >= next_expected;
-            if found > at && !was_synced {
-                return Ok(at as u64);
-            }
-            if found > at {
-                self.set_aside(folder, at, found, "no record", damage)?;
-            } else if self.sequence > 0 && frame.sequence > next_expected {
-                let what = format!("records {next_expected} to {} are missing", frame.sequence - 1);
-                damage.push(self.damage(at, what));
-            }
-            let end = found + frame.bytes();
-            self.sequence = frame.sequence;
-            match self.decode(found, &frame) {
-                Ok(written) => {
-                    if !frame.content_is_sound() {
-                        let what = "the content does not match its checksum".to_owned();
-                        damage.push(self.damage(end - frame.content.len(), what));
-                    }
-                    visit(written)?;
-                }
-                Err(DecodeError::Newer(schema)) => return Err(OpenError::Newer { schema }),
-                Err(error) => self.set_aside(folder, found, end, &error.to_string(), damage)?,
-            }
-            at = end;
-        }
-    }
-
-    /// The first sound frame from `at` on that is newer than the last one.
-    fn next_frame(&self, mut at: usize) -> Option<(usize, Frame<'a>)> {
-        while at < self.bytes.len() {
-            let frame = Frame::parse(&self.bytes[at..]).filter(|f| f.sequence > self.sequence);
-            if let Some(frame) = frame {
-                return Some((at, frame));
-            }
-            let rest = &self.bytes[at + 1..];
-            at += 1 + rest.windows(MAGIC.len()).position(|bytes| bytes == MAGIC)?;
-        }
-        None
-    }
-
-    fn decode(&self, at: usize, frame: &Frame<'_>) -> Result<Written, DecodeError> {
-        let record = migrations::record(frame.schema, frame.record)?;
-        let location = Location {
-            segment: self.segment,
-            offset: (at + frame.bytes() - frame.content.len()) as u64,
-            record_bytes: (frame.bytes() - frame.content.len()) as u64,
-            content_bytes: frame.content.len() as u64,
-            checksum: frame.content_checksum,
-            schema: frame.schema,
-        };
-        Ok(Written { sequence: frame.sequence, record, location })
-    }
-
-    /// Keeps unreadable bytes under `aside/`, by segment and offset.
-    fn set_aside(
-        &self,
-        folder: &Path,
-        from: usize,
-        to: usize,
-        why: &str,
-        damage: &mut Vec<Damage>,
-    ) -> Result<(), OpenError> {
-        let aside = folder.join("aside");
-        let path = aside.join(format!("{:010}-{from}.bytes", self.segment));
-        fs::create_dir_all(&aside)
-            .and_then(|()| fs::write(&path, &self.bytes[from..to]))
-            .map_err(|error| OpenError::io("write", &path, &error))?;
-        damage.push(self.damage(from, format!("{} bytes are unreadable: {why}", to - from)));
-        Ok(())
-    }
-
-    fn damage(&self, offset: usize, what: String) -> Damage {
-        Damage { file: relative(self.path), offset: offset as u64, what }
-    }
-}
-
 /// The name of a segment as it is told to people.
-fn relative(path: &Path) -> PathBuf {
+pub(super) fn relative(path: &Path) -> PathBuf {
     Path::new("journal").join(path.file_name().unwrap_or_default())
 }
 
@@ -250,23 +194,14 @@ fn segment_numbers(journal: &Path) -> Result<Vec<u64>, OpenError> {
     Ok(numbers)
 }
 
-fn check_header(
-    path: &Path,
-    bytes: &[u8],
-    store: Uuid,
-    damage: &mut Vec<Damage>,
-) -> Result<(), OpenError> {
+/// Whether the header of a segment can be read; then it is one of this store.
+fn check_header(path: &Path, bytes: &[u8], store: Uuid) -> Result<bool, OpenError> {
     match parse_segment_header(bytes) {
         Some((schema, _)) if schema > SCHEMA => Err(OpenError::Newer { schema }),
         Some((_, other)) if other != store => {
             Err(OpenError::Foreign { file: relative(path), store, other })
         }
-        Some(_) => Ok(()),
-        None => {
-            let what = "the header of the segment is unreadable".to_owned();
-            damage.push(Damage { file: relative(path), offset: 0, what });
-            Ok(())
-        }
+        header => Ok(header.is_some()),
     }
 }
 

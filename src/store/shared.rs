@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) folder: PathBuf,
     pub(super) journal: PathBuf,
     pub(super) slack_bytes: u64,
+    /// Segments up to this one are freed as soon as may be: some of them are damaged.
+    pub(super) damaged_through: u64,
     pub(super) progress: Progress,
     pub(super) stopped: watch::Sender<Option<String>>,
     requests: Mutex<Option<Sender<Append>>>,
@@ -43,6 +45,7 @@ impl Shared {
         index: Index,
         sequence: u64,
         segments: Vec<(u64, u64)>,
+        damaged_through: u64,
     ) -> Result<Self, StoreError> {
         let mut contents = HashMap::new();
         for row in index.notifications.iter().values() {
@@ -57,6 +60,7 @@ impl Shared {
             folder: options.folder.clone(),
             journal: options.folder.join("journal"),
             slack_bytes: options.slack_bytes,
+            damaged_through,
             progress,
             stopped: watch::channel(None).0,
             requests: Mutex::new(Some(requests)),
@@ -226,9 +230,8 @@ impl Listener for Follower {
         let _ = self.batches.send(batch);
     }
 
-    fn began(&mut self, segment: u64) {
-        let header_bytes = super::journal::SEGMENT_HEADER_BYTES as u64;
-        lock(&self.shared.sizes).insert(segment, header_bytes);
+    fn began(&mut self, segment: u64, bytes: u64) {
+        lock(&self.shared.sizes).insert(segment, bytes);
     }
 
     fn committed(&mut self, took: Duration, jobs_count: usize) {

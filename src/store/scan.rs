@@ -1,0 +1,114 @@
+//! Reading one segment: which frames are sound, what is damage, and what is a torn end.
+
+use std::fs;
+use std::path::Path;
+
+use super::OpenError;
+use super::codec::{Frame, MAGIC};
+use super::journal::{Location, SEGMENT_HEADER_BYTES, Written};
+use super::recover::{Damage, relative};
+use crate::migrations::{self, DecodeError};
+
+/// One segment being read.
+pub(super) struct Scan<'a> {
+    pub(super) path: &'a Path,
+    pub(super) segment: u64,
+    pub(super) bytes: &'a [u8],
+    /// The last one read.
+    pub(super) sequence: u64,
+    /// Up to here all records are known to have been on stable storage.
+    pub(super) synced: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// Answers where the sound part of the segment ends.
+    pub(super) fn run(
+        &mut self,
+        folder: &Path,
+        damage: &mut Vec<Damage>,
+        visit: &mut impl FnMut(Written) -> Result<(), OpenError>,
+    ) -> Result<u64, OpenError> {
+        let mut at = SEGMENT_HEADER_BYTES.min(self.bytes.len());
+        loop {
+            let Some((found, frame)) = self.next_frame(at) else {
+                if at < self.bytes.len() && self.synced > self.sequence {
+                    self.set_aside(folder, at, self.bytes.len(), "no record", damage)?;
+                }
+                return Ok(at as u64);
+            };
+            let next_expected = self.sequence + 1;
+            let was_synced = self.synced.max(frame.synced) >= next_expected;
+            if found > at && !was_synced {
+                return Ok(at as u64);
+            }
+            if found > at {
+                self.set_aside(folder, at, found, "no record", damage)?;
+            } else if self.sequence > 0 && frame.sequence > next_expected {
+                let what = format!("records {next_expected} to {} are missing", frame.sequence - 1);
+                damage.push(self.damage(at, what));
+            }
+            let end = found + frame.bytes();
+            self.sequence = frame.sequence;
+            match self.decode(found, &frame) {
+                Ok(written) => {
+                    if !frame.content_is_sound() {
+                        let what = "the content does not match its checksum".to_owned();
+                        damage.push(self.damage(end - frame.content.len(), what));
+                    }
+                    visit(written)?;
+                }
+                Err(DecodeError::Newer(schema)) => return Err(OpenError::Newer { schema }),
+                Err(error) => self.set_aside(folder, found, end, &error.to_string(), damage)?,
+            }
+            at = end;
+        }
+    }
+
+    /// The first sound frame from `at` on that is newer than the last one.
+    fn next_frame(&self, mut at: usize) -> Option<(usize, Frame<'a>)> {
+        while at < self.bytes.len() {
+            let frame = Frame::parse(&self.bytes[at..]).filter(|f| f.sequence > self.sequence);
+            if let Some(frame) = frame {
+                return Some((at, frame));
+            }
+            let rest = &self.bytes[at + 1..];
+            at += 1 + rest.windows(MAGIC.len()).position(|bytes| bytes == MAGIC)?;
+        }
+        None
+    }
+
+    fn decode(&self, at: usize, frame: &Frame<'_>) -> Result<Written, DecodeError> {
+        let record = migrations::record(frame.schema, frame.record)?;
+        let location = Location {
+            segment: self.segment,
+            offset: (at + frame.bytes() - frame.content.len()) as u64,
+            record_bytes: (frame.bytes() - frame.content.len()) as u64,
+            content_bytes: frame.content.len() as u64,
+            checksum: frame.content_checksum,
+            schema: frame.schema,
+        };
+        Ok(Written { sequence: frame.sequence, record, location })
+    }
+
+    /// Keeps unreadable bytes under `aside/`, by segment and offset.
+    pub(super) fn set_aside(
+        &self,
+        folder: &Path,
+        from: usize,
+        to: usize,
+        why: &str,
+        damage: &mut Vec<Damage>,
+    ) -> Result<(), OpenError> {
+        let aside = folder.join("aside");
+        let path = aside.join(format!("{:010}-{from}.bytes", self.segment));
+        fs::create_dir_all(&aside)
+            .and_then(|()| fs::write(&path, &self.bytes[from..to]))
+            .map_err(|error| OpenError::io("write", &path, &error))?;
+        damage.push(self.damage(from, format!("{} bytes are unreadable: {why}", to - from)));
+        Ok(())
+    }
+
+    fn damage(&self, offset: usize, what: String) -> Damage {
+        Damage { file: relative(self.path), offset: offset as u64, what }
+    }
+}
