@@ -110,8 +110,8 @@ pub enum OpenError {
     },
     /// The store has an identity, and its mail is gone.
     #[error(
-        "the store has an identity but no journal: restore journal/ from a backup, \
-             or choose an empty folder"
+        "the store has an identity but no journal, neither journal/0000000001.seg nor a later \
+         segment: restore it from a backup, or choose an empty folder"
     )]
     JournalMissing,
     /// A part of the journal is gone.
