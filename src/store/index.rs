@@ -8,37 +8,18 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Mutex;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use sled::{Db, Tree};
 use uuid::Uuid;
 
-use super::codec::{decode, encode};
 use super::journal::{Location, Written};
+use super::rows::{
+    Applied, JobRow, NotificationRow, attempt_key, broken, get, ids, insert, pair, put, read,
+    remove,
+};
 use crate::migrations::latest::{self, Id, Record, State};
-use crate::queue::store::StoreError;
 
-/// A change of the rows below is a new number: an index of another one is made again.
+/// A change of the rows is a new number: an index of another one is made again.
 pub(super) const INDEX_VERSION: u32 = 1;
-
-/// A notification and where its record and content lie.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct NotificationRow {
-    pub(super) notification: latest::Notification,
-    pub(super) key: Option<latest::Key>,
-    pub(super) location: Location,
-}
-
-/// A job.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct JobRow {
-    pub(super) notification: Id,
-    pub(super) recipient: String,
-    pub(super) accepted_at: u64,
-    pub(super) progress: latest::Progress,
-    /// The sequence of the last record that changed it.
-    pub(super) sequence: u64,
-}
 
 /// The trees and the tally of what is alive in each segment.
 pub(super) struct Index {
@@ -68,8 +49,6 @@ pub(super) struct Replay {
     forgotten_jobs: HashSet<Id>,
     forgotten_keys: HashSet<Id>,
 }
-
-type Applied<T> = Result<T, StoreError>;
 
 impl Index {
     /// Opens or creates the database. sled may panic on damaged files: callers guard against it.
@@ -392,52 +371,4 @@ fn ended_at(progress: &latest::Progress) -> Option<u64> {
         State::Delivered { at } | State::Cancelled { at } => Some(at),
         State::Queued { .. } | State::Dead { .. } => None,
     }
-}
-
-fn ids(tree: &Tree, from: &[u8], to: &[u8], limit: usize) -> Applied<Vec<Uuid>> {
-    let keys = tree.range(from..to).keys().take(limit);
-    keys.map(|key| {
-        let key = key.map_err(broken)?;
-        Uuid::from_slice(key.get(8..).unwrap_or_default())
-            .map_err(|error| StoreError::Stopped(format!("a key of the index: {error}")))
-    })
-    .collect()
-}
-
-fn pair(number: u64, id: &Id) -> [u8; 24] {
-    let mut key = [0; 24];
-    key[..8].copy_from_slice(&number.to_be_bytes());
-    key[8..].copy_from_slice(id);
-    key
-}
-
-fn attempt_key(job: &Id, number: u32) -> [u8; 20] {
-    let mut key = [0; 20];
-    key[..16].copy_from_slice(job);
-    key[16..].copy_from_slice(&number.to_be_bytes());
-    key
-}
-
-fn put<T: Serialize>(tree: &Tree, key: &[u8], value: &T) -> Applied<()> {
-    insert(tree, key, &encode(value))
-}
-
-fn insert(tree: &Tree, key: &[u8], value: &[u8]) -> Applied<()> {
-    tree.insert(key, value).map(drop).map_err(broken)
-}
-
-fn remove(tree: &Tree, key: &[u8]) -> Applied<()> {
-    tree.remove(key).map(drop).map_err(broken)
-}
-
-fn get<T: DeserializeOwned>(tree: &Tree, key: &[u8]) -> Applied<Option<T>> {
-    tree.get(key).map_err(broken)?.map(|value| read(&value)).transpose()
-}
-
-pub(super) fn read<T: DeserializeOwned>(value: &[u8]) -> Applied<T> {
-    decode(value).map_err(|error| StoreError::Stopped(format!("a row of the index: {error}")))
-}
-
-pub(super) fn broken(error: sled::Error) -> StoreError {
-    StoreError::Stopped(format!("the index failed: {error}"))
 }

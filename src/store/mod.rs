@@ -20,6 +20,7 @@ mod journal;
 mod progress;
 mod read;
 mod recover;
+mod rows;
 mod scan;
 mod shared;
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::DiskStore;
 use super::codec::Encoded;
-use super::index::{JobRow, broken, read};
+use super::rows::{JobRow, broken, read};
 use crate::core::job::{Attempt, Job, JobId};
 use crate::core::notification::{Address, Content, Notification, NotificationId};
 use crate::core::time::Time;

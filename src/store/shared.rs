@@ -14,9 +14,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::Options;
 use super::codec::Encoded;
-use super::index::{Index, NotificationRow, broken, read};
+use super::index::Index;
 use super::journal::{Append, Listener, Location, Written, segment_path};
 use super::progress::Progress;
+use super::rows::{NotificationRow, broken, read};
 use crate::migrations::latest::{Id, Record};
 use crate::queue::store::StoreError;
 

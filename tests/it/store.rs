@@ -327,3 +327,46 @@ async fn a_lost_identity_is_read_from_the_journal_and_a_lost_journal_is_refused(
     fs::remove_file(disk.path().join("journal/0000000001.seg")).expect("the journal");
     assert!(matches!(disk.try_open().err(), Some(OpenError::JournalMissing)));
 }
+
+/// A line for each live job of a store: what a person would look for.
+fn summary(store: &DiskStore) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for job in store.live().expect("live jobs") {
+        let notification = store.notification(job.notification).expect("a read").expect("known");
+        let text = store.content(job.notification).expect("a content").text.unwrap_or_default();
+        let (_, attempts) = store.job(job.id).expect("a read").expect("known");
+        let state = match job.progress.state {
+            JobState::Queued { due } => format!("queued until {}", due.0),
+            other => format!("{other:?}"),
+        };
+        lines.push(format!(
+            "{} to {}: {state}, {} attempts, {} bytes of text",
+            notification.subject,
+            job.recipient,
+            attempts.len(),
+            text.len()
+        ));
+    }
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_store_that_version_0_1_0_left_after_a_crash_still_opens() {
+    let disk = Disk::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/v0001-store");
+    copy_folder(&fixture, disk.path());
+    let (store, opened) = disk.open();
+    assert_eq!((opened.created, opened.damage), (false, vec![]));
+    insta::assert_debug_snapshot!(summary(&store), @r#"
+    [
+        "request 0 to r1@example.com: Dead { reason: Deferred, at: Time(3000), detail: \"later\" }, 2 attempts, 350 bytes of text",
+        "request 0 to r2@example.com: queued until 1000, 0 attempts, 350 bytes of text",
+        "request 1 to r1@example.com: Dead { reason: Deferred, at: Time(3000), detail: \"later\" }, 2 attempts, 350 bytes of text",
+        "request 1 to r2@example.com: queued until 1001, 0 attempts, 350 bytes of text",
+        "request 2 to r1@example.com: Dead { reason: Deferred, at: Time(3000), detail: \"later\" }, 2 attempts, 350 bytes of text",
+        "request 2 to r2@example.com: queued until 1002, 0 attempts, 350 bytes of text",
+        "request 300 to r0@example.com: queued until 1300, 0 attempts, 450 bytes of text",
+    ]
+    "#);
+}
