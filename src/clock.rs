@@ -40,3 +40,22 @@ impl Clock {
 
     const SLEEP_MAX: std::time::Duration = std::time::Duration::from_secs(86_400);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_follows_the_monotonic_clock_and_names_the_instant_to_sleep_until() {
+        let clock = Clock::start();
+        let begin = clock.now();
+        tokio::time::advance(Duration::from_secs(90)).await;
+        assert_eq!(clock.now().since(begin), Duration::from_secs(90));
+
+        let due = clock.now().plus(Duration::from_secs(30));
+        assert_eq!(clock.instant(due), Instant::now() + Duration::from_secs(30));
+        assert!(clock.instant(begin) <= Instant::now(), "what is past is due at once");
+        assert_eq!(clock.instant(Time(u64::MAX)), Instant::now() + Clock::SLEEP_MAX);
+    }
+}

@@ -82,12 +82,6 @@ impl Registry {
         self.lock_health().get(name).cloned().unwrap_or_default()
     }
 
-    /// Whether jobs may dial the provider: it exists, is enabled and its circuit is closed.
-    #[must_use]
-    pub fn is_callable(&self, name: &ProviderName) -> bool {
-        self.catalog().enabled(name).is_some() && self.health(name).is_closed()
-    }
-
     /// Folds an event into the health of a provider; one that was removed meanwhile is ignored.
     pub fn observe(&self, name: &ProviderName, event: &HealthEvent) -> Transition {
         let Some(provider) = self.catalog().providers.get(name).cloned() else {
@@ -142,4 +136,77 @@ pub fn same_server(a: &Provider, b: &Provider) -> bool {
         && a.smtp.certificate_authority == b.smtp.certificate_authority
         && username(a) == username(b)
         && password(a) == password(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::notification::Address;
+    use crate::core::outcome::Cause;
+    use crate::core::provider::{RetryPolicy, Security, Sender, Smtp};
+
+    fn provider(port: u16, count: u16) -> Provider {
+        Provider {
+            name: name(),
+            display_name: None,
+            default: true,
+            disabled: false,
+            created: None,
+            smtp: Smtp {
+                host: "localhost".into(),
+                port,
+                security: Security::Opportunistic,
+                insecure_skip_verify: false,
+                certificate_authority: None,
+                credentials: None,
+            },
+            sender: Sender { address: Address::parse("s@example.com").expect("ok"), name: None },
+            retry: RetryPolicy { count, ..RetryPolicy::default() },
+        }
+    }
+
+    fn name() -> ProviderName {
+        ProviderName::new("a").expect("a valid name")
+    }
+
+    fn catalog(providers: impl IntoIterator<Item = Provider>) -> Catalog {
+        let providers = providers.into_iter().map(|p| (p.name.clone(), Arc::new(p))).collect();
+        Catalog { providers, ..Catalog::default() }
+    }
+
+    fn refused() -> HealthEvent {
+        HealthEvent::Unreachable(Cause::ConnectionRefused, "connection refused".into())
+    }
+
+    #[tokio::test]
+    async fn a_circuit_survives_an_edit_of_the_retry_policy_but_not_of_the_server() {
+        let registry = Registry::new(HealthIntervals::default(), Clock::start());
+        registry.replace(catalog([provider(25, 0)]));
+        assert!(registry.observe(&name(), &refused()).opened);
+        registry.replace(catalog([provider(25, 5)]));
+        assert!(!registry.health(&name()).is_closed(), "the server is the same");
+        registry.replace(catalog([provider(26, 5)]));
+        assert!(registry.health(&name()).is_closed(), "this may be another server");
+        assert_eq!(registry.health(&name()).healthy, None);
+    }
+
+    #[tokio::test]
+    async fn a_removed_provider_leaves_nothing_behind_and_hears_nothing() {
+        let registry = Registry::new(HealthIntervals::default(), Clock::start());
+        registry.replace(catalog([provider(25, 0)]));
+        registry.observe(&name(), &refused());
+        registry.replace(catalog([]));
+        assert_eq!(registry.observe(&name(), &HealthEvent::Reached), Transition::default());
+        assert_eq!(registry.health(&name()), Health::default());
+    }
+
+    #[tokio::test]
+    async fn a_check_that_is_due_earlier_wakes_whoever_waits_for_the_old_time() {
+        let registry = Registry::new(HealthIntervals::default(), Clock::start());
+        registry.replace(catalog([provider(25, 0)]));
+        registry.observe(&name(), &HealthEvent::CheckPassed);
+        let moved = registry.check_moved();
+        registry.observe(&name(), &refused());
+        moved.await;
+    }
 }
