@@ -195,7 +195,11 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(%error, "The store did not do what a request needs");
+        match &error {
+            // A full volume and a stop are told once, by the store; not once for each request.
+            StoreError::NoSpace | StoreError::Stopped(_) => {}
+            StoreError::Unreadable(what) => tracing::error!(what, "a record cannot be read"),
+        }
         let detail = match error {
             StoreError::NoSpace => "The data folder has no space left.",
             StoreError::Stopped(_) => "The store has stopped; the server's log says why.",

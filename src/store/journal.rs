@@ -84,6 +84,7 @@ pub(super) struct Writer {
     segment_bytes_max: u64,
     file: File,
     end: End,
+    is_short: bool,
     stopped: Option<String>,
 }
 
@@ -172,7 +173,7 @@ impl Writer {
         }
         file.seek(SeekFrom::End(0))?;
         let folder = folder.to_owned();
-        Ok(Self { folder, store, segment_bytes_max, file, end, stopped: None })
+        Ok(Self { folder, store, segment_bytes_max, file, end, is_short: false, stopped: None })
     }
 
     /// Writes until all senders are gone; answers where the journal ends.
@@ -297,10 +298,21 @@ impl Writer {
         Ok((segment, self.end.bytes))
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether new mail may come in; says when that changes.
+    fn has_room(&mut self) -> bool {
         // A file system that cannot tell is asked by writing.
-        rustix::fs::fstatvfs(&self.file)
-            .map_or(true, |volume| volume.f_bavail * volume.f_frsize >= RESERVE_BYTES)
+        let is_short = rustix::fs::fstatvfs(&self.file)
+            .is_ok_and(|volume| volume.f_bavail * volume.f_frsize < RESERVE_BYTES);
+        let folder = self.folder.display();
+        match (self.is_short, is_short) {
+            (false, true) => {
+                tracing::error!(%folder, "the volume is full: new mail is refused, delivery goes on");
+            }
+            (true, false) => tracing::info!(%folder, "the volume has room again"),
+            (true, true) | (false, false) => {}
+        }
+        self.is_short = is_short;
+        !is_short
     }
 
     fn path(&self) -> PathBuf {
