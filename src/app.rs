@@ -50,11 +50,11 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
     };
     let loaded = manifests::load(&source)?;
     runtime()?.block_on(async {
+        let listener = bind(serve.listen).await?;
         let app = App::open(&serve.data_dir, &serve.policy)?;
         app.registry.replace(loaded.catalog);
-        let stop = app.stop.clone();
-        tokio::spawn(manifests::watch(source, app.registry.clone(), stop));
-        app.run(serve.listen, None, |_| {}).await
+        tokio::spawn(manifests::watch(source, app.registry.clone(), app.stop.clone()));
+        app.run(listener, None).await
     })
 }
 
@@ -65,22 +65,30 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
 pub fn dev(dev: Dev) -> anyhow::Result<()> {
     check_listen(dev.listen, false).map_err(anyhow::Error::msg)?;
     let folder = dev.data_dir.join("mailbox");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
     runtime()?.block_on(async {
+        let listener = bind(dev.listen).await?;
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
         let app = App::open(&dev.data_dir.join("store"), &Policy::default())?;
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot open the mailbox")?;
-        let catalog = dev_catalog(listener.local_addr()?)?;
-        tokio::spawn(catch_all::run(listener, folder.clone()));
-        app.registry.replace(catalog);
-        let ready = |address| println!("{}", welcome(address, &dev.data_dir));
-        app.run(dev.listen, Some(folder), ready).await
+        let mailbox = TcpListener::bind("127.0.0.1:0").await.context("cannot open the mailbox")?;
+        app.registry.replace(dev_catalog(mailbox.local_addr()?)?);
+        tokio::spawn(catch_all::run(mailbox, folder.clone()));
+        println!("{}", welcome(listener.local_addr()?, &dev.data_dir));
+        app.run(listener, Some(folder)).await
     })
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().build().context("cannot start the runtime")
+}
+
+/// Opens the socket of the API: before the store, so that a second start on the same address
+/// touches nothing.
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: choose another with --listen"))
 }
 
 /// Everything but the API.
@@ -115,15 +123,7 @@ impl App {
     }
 
     /// Delivers and answers until a signal comes or the store stops.
-    async fn run(
-        self,
-        listen: SocketAddr,
-        mailbox: Option<PathBuf>,
-        ready: impl FnOnce(SocketAddr),
-    ) -> anyhow::Result<()> {
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen}: choose another with --listen"))?;
+    async fn run(self, listener: TcpListener, mailbox: Option<PathBuf>) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
         let timeouts = Timeouts { probe: self.policy.health_timeout, ..Timeouts::default() };
         let delivery = Delivery {
@@ -156,7 +156,6 @@ impl App {
         let serving = server::serve(listener, router(api), Limits::default(), closing.clone());
         let answering = tokio::spawn(serving);
         tracing::info!(%address, "listening");
-        ready(address);
 
         tokio::select! {
             signal = stop_signal() => tracing::info!("stopping after {}", signal?),

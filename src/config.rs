@@ -64,7 +64,8 @@ pub struct Serve {
     #[arg(long, env = "BREAKGLASS_MAILER_AUTH", default_value = "none")]
     pub auth: Auth,
     /// Listen beyond loopback although every caller may then send mail and read dead letters
-    #[arg(long, env = "BREAKGLASS_MAILER_INSECURE_NO_AUTH")]
+    #[arg(long, env = "BREAKGLASS_MAILER_INSECURE_NO_AUTH",
+          value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure_no_auth: bool,
     /// What delivery goes by.
     #[command(flatten)]

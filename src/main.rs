@@ -8,6 +8,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Contents and addresses are on disk: files are for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     let log = match &cli.command {
         Command::Dev(dev) => &dev.log,
         Command::Serve(serve) => &serve.log,

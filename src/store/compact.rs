@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::codec::Encoded;
 use super::journal::{segment_path, sync_folder};
+use super::recover::write_identity;
 use super::shared::Shared;
 use crate::migrations::{self, latest};
 use crate::queue::store::StoreError;
@@ -66,6 +67,9 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
         shared.progress.wait(shared.committed())?;
     }
     let path = segment_path(&shared.journal, segment);
+    let next = segment + 1;
+    write_identity(&shared.folder, shared.store, next)
+        .map_err(|error| StoreError::Stopped(error.to_string()))?;
     shared.forget_segment(segment);
     remove(&path)
         .map_err(|error| StoreError::Stopped(format!("cannot remove {}: {error}", path.display())))

@@ -117,8 +117,8 @@ pub enum OpenError {
     JournalMissing,
     /// A part of the journal is gone.
     #[error(
-        "{first} and {count} segments in all are missing before {next}: restore them from a \
-             backup, or create empty files of these names to go on without what they held"
+        "segments from {first} on are missing before {next}, {count} in all: restore them from a \
+         backup, or create empty files of these names to go on without what they held"
     )]
     SegmentsMissing {
         /// The first of them.
@@ -216,7 +216,7 @@ impl DiskStore {
         let (requests, appends) = channel();
         let (batches, followed) = sync_channel(BATCHES_BEHIND_MAX);
         let shared =
-            Shared::new(&options, requests, index, end.sequence, segments, damaged_through)?;
+            Shared::new(&options, store, requests, index, end.sequence, segments, damaged_through)?;
         let shared = Arc::new(shared);
 
         let mut follower = Follower::new(shared.clone(), batches, options.on_commit);
@@ -266,8 +266,7 @@ impl DiskStore {
         let folder = &self.shared.folder;
         let files = checksums(&folder.join("index"))
             .map_err(|error| OpenError::io("read", &folder.join("index"), &error))?;
-        let first_segment = self.shared.first_segment().unwrap_or(end.segment);
-        let note = CleanClose { index_version: INDEX_VERSION, first_segment, end, files };
+        let note = CleanClose { index_version: INDEX_VERSION, end, files };
         recover::write_checked(folder, "index.clean", &note)
             .map_err(|error| OpenError::io("write", &folder.join("index.clean"), &error))
     }
@@ -292,7 +291,6 @@ fn open_index(folder: &Path) -> Result<(Index, Found, Option<&'static str>), Ope
             Ok(Err(_)) | Err(_) => reason = "it does not open",
         }
     }
-    forget_note(folder)?;
     match fs::remove_dir_all(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(OpenError::io("remove", &path, &error));
@@ -306,6 +304,7 @@ fn open_index(folder: &Path) -> Result<(Index, Found, Option<&'static str>), Ope
         Ok(())
     })?;
     index.finish(&replay)?;
+    forget_note(folder)?;
     let rebuilt = (!found.created).then_some(reason);
     Ok((index, found, rebuilt))
 }

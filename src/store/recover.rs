@@ -52,7 +52,6 @@ pub(super) struct Found {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CleanClose {
     pub(super) index_version: u32,
-    pub(super) first_segment: u64,
     pub(super) end: End,
     /// Each file of the index with its length and CRC-32C.
     pub(super) files: Vec<(String, u64, u32)>,
@@ -62,6 +61,8 @@ pub(super) struct CleanClose {
 struct Identity {
     schema: u16,
     store: Id,
+    /// Older segments were freed; this one and all later ones have to be there.
+    first_segment: u64,
 }
 
 type Id = [u8; 16];
@@ -77,11 +78,11 @@ pub(super) fn read_journal(
     let journal = folder.join("journal");
     let mut damage = Vec::new();
     let numbers = segment_numbers(&journal)?;
-    let Some(store) = identify(folder, &journal, &numbers, &mut damage)? else {
+    let Some((store, first_segment)) = identify(folder, &journal, &numbers, &mut damage)? else {
         return create(folder, &journal);
     };
 
-    check_numbers(&journal, &numbers, note)?;
+    check_numbers(&journal, &numbers, first_segment)?;
     let mut end = None;
     let mut sequence = 0;
     let mut segments = Vec::new();
@@ -118,12 +119,9 @@ pub(super) fn read_journal(
 }
 
 /// No segment may be missing: what it held is unknown, so a person decides.
-fn check_numbers(
-    journal: &Path,
-    numbers: &[u64],
-    note: Option<&CleanClose>,
-) -> Result<(), OpenError> {
-    let mut expected = note.map_or(numbers[0], |note| note.first_segment);
+fn check_numbers(journal: &Path, numbers: &[u64], first_segment: u64) -> Result<(), OpenError> {
+    // A crash may have come between the note that a segment is free and its removal.
+    let mut expected = first_segment.min(numbers[0]);
     for number in numbers {
         if expected < *number {
             return Err(OpenError::SegmentsMissing {
@@ -205,20 +203,22 @@ fn check_header(path: &Path, bytes: &[u8], store: Uuid) -> Result<bool, OpenErro
     }
 }
 
-/// Whose store this is: `None` for a folder that holds none yet.
+/// Whose store this is and where its journal begins: `None` for a folder that holds none yet.
 fn identify(
     folder: &Path,
     journal: &Path,
     numbers: &[u64],
     damage: &mut Vec<Damage>,
-) -> Result<Option<Uuid>, OpenError> {
+) -> Result<Option<(Uuid, u64)>, OpenError> {
     let path = folder.join("identity");
     let identity = read_checked::<Identity>(&path);
     match (&identity, numbers.is_empty()) {
         (Ok(Some(identity)), _) if identity.schema > SCHEMA => {
             return Err(OpenError::Newer { schema: identity.schema });
         }
-        (Ok(Some(identity)), false) => return Ok(Some(Uuid::from_bytes(identity.store))),
+        (Ok(Some(identity)), false) => {
+            return Ok(Some((Uuid::from_bytes(identity.store), identity.first_segment)));
+        }
         (Ok(Some(_)), true) => return Err(OpenError::JournalMissing),
         (Ok(None), true) => return Ok(None),
         (Err(_), true) => return Err(OpenError::NotOurs { file: PathBuf::from("identity") }),
@@ -234,8 +234,8 @@ fn identify(
     if let Err(reason) = identity {
         damage.push(Damage { file: PathBuf::from("identity"), offset: 0, what: reason });
     }
-    write_identity(folder, store)?;
-    Ok(Some(store))
+    write_identity(folder, store, numbers[0])?;
+    Ok(Some((store, numbers[0])))
 }
 
 fn create(folder: &Path, journal: &Path) -> Result<Found, OpenError> {
@@ -243,15 +243,20 @@ fn create(folder: &Path, journal: &Path) -> Result<Found, OpenError> {
     fs::create_dir_all(journal).map_err(|error| OpenError::io("create", journal, &error))?;
     sync_folder(folder).map_err(|error| OpenError::io("sync", folder, &error))?;
     create_segment(journal, store, 1).map_err(|error| OpenError::io("create", journal, &error))?;
-    write_identity(folder, store)?;
+    write_identity(folder, store, 1)?;
     let bytes = SEGMENT_HEADER_BYTES as u64;
     let end = End { segment: 1, bytes, sequence: 0 };
     let segments = vec![(1, bytes)];
     Ok(Found { store, created: true, end, segments, damage: Vec::new() })
 }
 
-fn write_identity(folder: &Path, store: Uuid) -> Result<(), OpenError> {
-    let identity = Identity { schema: SCHEMA, store: *store.as_bytes() };
+/// Notes whose store this is and where its journal begins.
+pub(super) fn write_identity(
+    folder: &Path,
+    store: Uuid,
+    first_segment: u64,
+) -> Result<(), OpenError> {
+    let identity = Identity { schema: SCHEMA, store: *store.as_bytes(), first_segment };
     write_checked(folder, "identity", &identity)
         .map_err(|error| OpenError::io("write", &folder.join("identity"), &error))
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
 
 use super::Options;
 use super::codec::Encoded;
@@ -23,6 +24,7 @@ use crate::queue::store::StoreError;
 
 /// See the module.
 pub(super) struct Shared {
+    pub(super) store: Uuid,
     pub(super) folder: PathBuf,
     pub(super) journal: PathBuf,
     pub(super) slack_bytes: u64,
@@ -42,6 +44,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         options: &Options,
+        store: Uuid,
         requests: Sender<Append>,
         index: Index,
         sequence: u64,
@@ -58,6 +61,7 @@ impl Shared {
         let progress = Progress::default();
         progress.begin(sequence);
         Ok(Self {
+            store,
             folder: options.folder.clone(),
             journal: options.folder.join("journal"),
             slack_bytes: options.slack_bytes,
@@ -148,10 +152,6 @@ impl Shared {
 
     pub(super) fn segment_sizes(&self) -> BTreeMap<u64, u64> {
         lock(&self.sizes).clone()
-    }
-
-    pub(super) fn first_segment(&self) -> Option<u64> {
-        lock(&self.sizes).keys().next().copied()
     }
 
     /// Nothing leads to this segment any more.
