@@ -19,10 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::catch_all;
 use crate::clock::Clock;
 use crate::config::{Dev, Policy, Redrive, Serve, check_listen, own_namespace};
+use crate::core::health::HealthIntervals;
 use crate::core::notification::Address;
-use crate::core::provider::{
-    HealthIntervals, Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
-};
+use crate::core::provider::{Provider, ProviderName, RetryPolicy, Security, Sender, Smtp};
 use crate::core::route::Catalog;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
@@ -49,7 +48,7 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
         secret_namespaces: serve.secret_namespaces,
     };
     let loaded = manifests::load(&source)?;
-    runtime()?.block_on(async {
+    run_to_end(async {
         let listener = bind(serve.listen).await?;
         let app = App::open(&serve.data_dir, &serve.policy)?;
         app.registry.replace(loaded.catalog);
@@ -65,7 +64,7 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
 pub fn dev(dev: Dev) -> anyhow::Result<()> {
     check_listen(dev.listen, false).map_err(anyhow::Error::msg)?;
     let folder = dev.data_dir.join("mailbox");
-    runtime()?.block_on(async {
+    run_to_end(async {
         let listener = bind(dev.listen).await?;
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -78,9 +77,13 @@ pub fn dev(dev: Dev) -> anyhow::Result<()> {
     })
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+fn run_to_end(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().build().context("cannot start the runtime")
+    let runtime = builder.enable_all().build().context("cannot start the runtime")?;
+    let ended = runtime.block_on(work);
+    // A name lookup cannot be cancelled, and may outlast the grace time by far.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Opens the socket of the API: before the store, so that a second start on the same address

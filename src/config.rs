@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::core::provider::{HealthIntervals, is_dns_subdomain};
+use crate::core::health::HealthIntervals;
+use crate::core::provider::is_dns_subdomain;
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
 /// letter that a person can see and send again.

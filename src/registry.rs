@@ -10,7 +10,8 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
-use crate::core::provider::{Health, HealthEvent, HealthIntervals, Provider, ProviderName};
+use crate::core::health::{Health, HealthEvent, HealthIntervals};
+use crate::core::provider::{Provider, ProviderName};
 use crate::core::route::Catalog;
 
 /// See the module.
@@ -49,6 +50,7 @@ impl Registry {
         let catalog = Arc::new(catalog);
         let before = self.catalog();
         {
+            // Held until the catalog is in place, so that nothing of the old server is observed.
             let mut health = self.lock_health();
             health.retain(|name, _| catalog.providers.contains_key(name));
             for (name, provider) in &catalog.providers {
@@ -60,8 +62,8 @@ impl Registry {
                     health.insert(name.clone(), Health { next_check: now, ..Health::default() });
                 }
             }
+            self.catalog.send_replace(catalog);
         }
-        self.catalog.send_replace(catalog);
     }
 
     /// The catalog as it is now.
@@ -82,13 +84,16 @@ impl Registry {
         self.lock_health().get(name).cloned().unwrap_or_default()
     }
 
-    /// Folds an event into the health of a provider; one that was removed meanwhile is ignored.
-    pub fn observe(&self, name: &ProviderName, event: &HealthEvent) -> Transition {
-        let Some(provider) = self.catalog().providers.get(name).cloned() else {
+    /// Folds what happened with `used` into the health of the provider. It is ignored when the
+    /// provider was removed meanwhile or has another server now: it tells nothing of that one.
+    pub fn observe(&self, used: &Provider, event: &HealthEvent) -> Transition {
+        let mut all = self.lock_health();
+        let catalog = self.catalog();
+        let current = catalog.providers.get(&used.name);
+        let Some(provider) = current.filter(|current| same_server(current, used)) else {
             return Transition::default();
         };
-        let mut all = self.lock_health();
-        let health = all.entry(name.clone()).or_default();
+        let health = all.entry(used.name.clone()).or_default();
         let after = health.after(event, provider.retry.count, self.intervals, self.clock.now());
         let transition = Transition {
             reached: matches!(event, HealthEvent::Reached | HealthEvent::CheckPassed),
@@ -182,21 +187,24 @@ mod tests {
     async fn a_circuit_survives_an_edit_of_the_retry_policy_but_not_of_the_server() {
         let registry = Registry::new(HealthIntervals::default(), Clock::start());
         registry.replace(catalog([provider(25, 0)]));
-        assert!(registry.observe(&name(), &refused()).opened);
+        assert!(registry.observe(&provider(25, 0), &refused()).opened);
         registry.replace(catalog([provider(25, 5)]));
         assert!(!registry.health(&name()).is_closed(), "the server is the same");
         registry.replace(catalog([provider(26, 5)]));
         assert!(registry.health(&name()).is_closed(), "this may be another server");
         assert_eq!(registry.health(&name()).healthy, None);
+        registry.observe(&provider(25, 0), &HealthEvent::CheckPassed);
+        assert_eq!(registry.health(&name()).healthy, None, "the old server passed, not this one");
     }
 
     #[tokio::test]
     async fn a_removed_provider_leaves_nothing_behind_and_hears_nothing() {
         let registry = Registry::new(HealthIntervals::default(), Clock::start());
         registry.replace(catalog([provider(25, 0)]));
-        registry.observe(&name(), &refused());
+        registry.observe(&provider(25, 0), &refused());
         registry.replace(catalog([]));
-        assert_eq!(registry.observe(&name(), &HealthEvent::Reached), Transition::default());
+        let reached = registry.observe(&provider(25, 0), &HealthEvent::Reached);
+        assert_eq!(reached, Transition::default());
         assert_eq!(registry.health(&name()), Health::default());
     }
 
@@ -204,9 +212,9 @@ mod tests {
     async fn a_check_that_is_due_earlier_wakes_whoever_waits_for_the_old_time() {
         let registry = Registry::new(HealthIntervals::default(), Clock::start());
         registry.replace(catalog([provider(25, 0)]));
-        registry.observe(&name(), &HealthEvent::CheckPassed);
+        registry.observe(&provider(25, 0), &HealthEvent::CheckPassed);
         let moved = registry.check_moved();
-        registry.observe(&name(), &refused());
+        registry.observe(&provider(25, 0), &refused());
         moved.await;
     }
 }

@@ -4,6 +4,7 @@
 //! knows HTTP, Kubernetes, sled or lettre. Time comes in as an argument.
 
 pub mod decide;
+pub mod health;
 pub mod job;
 pub mod notification;
 pub mod outcome;

@@ -1,19 +1,18 @@
-//! One provider's lane: permit, claim, send, decide, settle.
+//! One provider's lane: permit, claim, and what becomes of jobs without an attempt.
 
-use std::panic::AssertUnwindSafe;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Delivery, next_position};
-use crate::core::decide::{Verdict, decide};
-use crate::core::job::{Attempt, DeadReason, Job};
-use crate::core::outcome::{Cause, Failure, Outcome, Stage};
-use crate::core::provider::{HealthEvent, Provider, ProviderName};
+use crate::core::decide::Verdict;
+use crate::core::job::{DeadReason, Job};
+use crate::core::outcome::Cause;
+use crate::core::provider::{Provider, ProviderName};
 use crate::core::time::Time;
 use crate::queue::store::StoreError;
 use crate::queue::{Claim, Settlement};
@@ -69,36 +68,50 @@ impl Delivery {
 
     async fn turn(&self, name: &ProviderName) -> Result<Turn, StoreError> {
         let catalog = self.registry.catalog();
+        // Read before the lane is looked through: what becomes due meanwhile is looked at again.
+        let now = self.clock.now();
+        let idle = || Turn::Idle(self.queue.next_due(name, now));
         let Some(provider) = catalog.enabled(name) else {
             // Gone or disabled: its jobs follow their chain, or wait until it is back.
             let claims = self.claim_some(name, |job| next_position(job, &catalog).is_some());
             let moves = claims.into_iter().map(|claim| {
                 let next = next_position(claim.job(), &catalog);
                 let position = next.unwrap_or(claim.job().progress.position);
-                self.move_on(claim, &Verdict::Failover { position })
+                // A failover counts no cause.
+                self.move_on(claim, &Verdict::Failover { position }, Cause::Internal)
             });
-            return self.settle_moves(moves.collect(), Turn::Idle(None)).await;
+            return self.settle_moves(moves.collect(), idle).await;
         };
-        if self.registry.health(name).is_closed() {
-            return Ok(match self.queue.claim(name, |_| true) {
-                Some(claim) => Turn::Attempt(Box::new(claim), provider.clone()),
-                None => Turn::Idle(self.queue.next_due(name)),
-            });
+        let health = self.registry.health(name);
+        if health.is_closed() {
+            return match self.queue.claim(name, |_| true) {
+                // The sweep may be behind: what is too old is not sent all the same.
+                Some(claim) if claim.job().progress.deadline <= now => {
+                    self.queue.settle(vec![self.expired(claim, now)]).await?;
+                    Ok(Turn::Moved)
+                }
+                Some(claim) => Ok(Turn::Attempt(Box::new(claim), provider.clone())),
+                None => Ok(idle()),
+            };
         }
         // Known to be unreachable: attempts on it are used up at once, without dialling.
-        let last_error = self.registry.health(name).last_error.unwrap_or_default();
+        let (cause, error) =
+            health.last_failure.unwrap_or((Cause::ConnectionRefused, String::new()));
+        let mut parked: BTreeSet<ProviderName> = BTreeSet::new();
         let moves = self.claim_some(name, |_| true).into_iter().map(|claim| {
             let verdict = match next_position(claim.job(), &catalog) {
                 Some(position) => Verdict::Failover { position },
-                None => Verdict::Bury {
-                    reason: DeadReason::Unreachable,
-                    detail: format!("{name} is unreachable: {last_error}"),
-                },
+                None => {
+                    parked.extend(claim.job().progress.chain.iter().cloned());
+                    let detail = format!("{name} is unreachable: {error}");
+                    Verdict::Bury { reason: DeadReason::Unreachable, detail }
+                }
             };
-            self.move_on(claim, &verdict)
+            self.move_on(claim, &verdict, cause)
         });
-        let idle = Turn::Idle(self.queue.next_due(name));
-        self.settle_moves(moves.collect(), idle).await
+        let turn = self.settle_moves(moves.collect(), idle).await;
+        self.redrive_behind(&parked).await;
+        turn
     }
 
     fn claim_some(&self, name: &ProviderName, may: impl Fn(&Job) -> bool) -> Vec<Claim> {
@@ -109,84 +122,32 @@ impl Delivery {
     async fn settle_moves(
         &self,
         moves: Vec<Settlement>,
-        otherwise: Turn,
+        otherwise: impl FnOnce() -> Turn,
     ) -> Result<Turn, StoreError> {
         if moves.is_empty() {
-            return Ok(otherwise);
+            return Ok(otherwise());
         }
         self.queue.settle(moves).await?;
         Ok(Turn::Moved)
     }
 
-    fn move_on(&self, claim: Claim, verdict: &Verdict) -> Settlement {
-        self.count(claim.job(), verdict, Cause::ConnectionRefused);
+    /// Applies a verdict that no attempt led to.
+    fn move_on(&self, claim: Claim, verdict: &Verdict, cause: Cause) -> Settlement {
+        let job = claim.job();
+        let mailprovider = job.progress.provider();
+        match verdict {
+            Verdict::Failover { position } => {
+                let to = job.progress.chain.get(usize::from(*position)).map(ProviderName::as_str);
+                tracing::info!(job = %job.id, %mailprovider, to, "moved on without an attempt");
+            }
+            _ => tracing::warn!(job = %job.id, %mailprovider, "parked without an attempt"),
+        }
+        self.count(job, verdict, cause);
         let after = verdict.apply(&claim.job().progress, false, self.clock.now());
         claim.becomes(after, None)
     }
 
-    /// One attempt, from the claim to the record of its outcome.
-    async fn attempt(
-        self: Arc<Self>,
-        claim: Box<Claim>,
-        provider: Arc<Provider>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let begin = (self.clock.now(), Instant::now());
-        let outcome = match self.send(&provider, claim.job()).await {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                tracing::error!(job = %claim.job().id, %error, "the attempt was not made");
-                return;
-            }
-        };
-        let event = match &outcome {
-            Outcome::Unreachable(failure) => {
-                Some(HealthEvent::Unreachable(failure.cause, failure.detail.clone()))
-            }
-            Outcome::Internal(_) => None,
-            Outcome::Delivered(_) | Outcome::Deferred(_) | Outcome::Rejected(_) => {
-                Some(HealthEvent::Reached)
-            }
-        };
-        let transition =
-            event.map(|event| self.registry.observe(&provider.name, &event)).unwrap_or_default();
-        drop(permit);
-        self.metrics.attempt(&provider.name, begin.1.elapsed());
-
-        let now = self.clock.now();
-        let catalog = self.registry.catalog();
-        let next = next_position(claim.job(), &catalog);
-        let verdict = decide(claim.job(), &outcome, &provider.retry, next, now);
-        let attempt = record(claim.job(), &provider.name, &outcome, begin);
-        log(claim.job(), &attempt, &verdict);
-        let job = claim.job().clone();
-        let after = verdict.apply(&job.progress, true, now);
-        if let Err(error) = self.queue.settle(vec![claim.becomes(after, Some(attempt))]).await {
-            tracing::error!(job = %job.id, %error, "the outcome was not recorded");
-            return;
-        }
-        self.count(&job, &verdict, outcome.failure().map_or(Cause::Internal, |f| f.cause));
-        self.follow(&provider.name, transition).await;
-    }
-
-    /// A send that never fails: what breaks it is an outcome. The error is a store that stopped.
-    async fn send(&self, provider: &Arc<Provider>, job: &Job) -> Result<Outcome, StoreError> {
-        let internal = |detail: String| {
-            let (cause, stage) = (Cause::Internal, Stage::Prepare);
-            Outcome::Internal(Failure { cause, stage, reply: None, detail })
-        };
-        let content = match self.queue.content(job.notification).await {
-            Ok(content) => content,
-            Err(StoreError::Unreadable(what)) => {
-                return Ok(internal(format!("its content is unreadable: {what}")));
-            }
-            Err(error) => return Err(error),
-        };
-        let send = AssertUnwindSafe(self.transport.send(provider, job, &content)).catch_unwind();
-        Ok(send.await.unwrap_or_else(|_| internal("it broke the sender".to_owned())))
-    }
-
-    fn count(&self, job: &Job, verdict: &Verdict, cause: Cause) {
+    pub(super) fn count(&self, job: &Job, verdict: &Verdict, cause: Cause) {
         let provider = job.progress.provider();
         match verdict {
             Verdict::Done => {
@@ -199,51 +160,6 @@ impl Delivery {
                 }
             }
             Verdict::Bury { .. } => self.metrics.buried(provider, cause),
-        }
-    }
-}
-
-fn record(
-    job: &Job,
-    provider: &ProviderName,
-    outcome: &Outcome,
-    begin: (Time, Instant),
-) -> Attempt {
-    let (stage, reply, message) = match outcome {
-        Outcome::Delivered(reply) => {
-            (Stage::Dot, Some(reply.clone()), "the server took the message".to_owned())
-        }
-        Outcome::Deferred(failure)
-        | Outcome::Rejected(failure)
-        | Outcome::Unreachable(failure)
-        | Outcome::Internal(failure) => {
-            (failure.stage, failure.reply.clone(), failure.detail.clone())
-        }
-    };
-    Attempt {
-        number: job.progress.attempts_all.saturating_add(1),
-        at: begin.0,
-        provider: provider.clone(),
-        stage,
-        outcome: outcome.kind(),
-        reply,
-        message,
-        duration: begin.1.elapsed(),
-    }
-}
-
-fn log(job: &Job, attempt: &Attempt, verdict: &Verdict) {
-    let outcome = attempt.outcome.as_str();
-    let (mailprovider, stage) = (attempt.provider.as_str(), attempt.stage.as_str());
-    let (number, error) = (attempt.number, attempt.message.as_str());
-    match verdict {
-        Verdict::Done => tracing::debug!(job = %job.id, mailprovider, number, "delivered"),
-        Verdict::Retry { .. } | Verdict::Failover { .. } => {
-            tracing::info!(job = %job.id, mailprovider, number, outcome, stage, error, "not delivered yet");
-        }
-        Verdict::Bury { reason, .. } => {
-            let reason = reason.as_str();
-            tracing::warn!(job = %job.id, mailprovider, number, stage, error, reason, "a dead letter");
         }
     }
 }

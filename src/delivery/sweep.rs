@@ -10,6 +10,7 @@ use crate::core::decide::Verdict;
 use crate::core::job::DeadReason;
 use crate::core::outcome::Cause;
 use crate::core::time::Time;
+use crate::queue::{Claim, Settlement};
 
 /// How long what is past is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,23 +35,27 @@ impl Delivery {
                 () = stop.cancelled() => return,
             };
             let now = self.clock.now();
-            let expired = claims.into_iter().map(|claim| {
-                let waited = now.since(claim.job().accepted_at).as_secs();
-                let verdict = Verdict::Bury {
-                    reason: DeadReason::Expired,
-                    detail: format!("it was not delivered within {waited} s"),
-                };
-                self.metrics.buried(claim.job().progress.provider(), Cause::Expired);
-                let after = verdict.apply(&claim.job().progress, false, now);
-                claim.becomes(after, None)
-            });
-            let expired: Vec<_> = expired.collect();
+            let expired: Vec<_> =
+                claims.into_iter().map(|claim| self.expired(claim, now)).collect();
             tracing::warn!(jobs_count = expired.len(), "jobs expired and are dead letters");
             if let Err(error) = self.queue.settle(expired).await {
                 tracing::error!(%error, "cannot record expired jobs");
                 return;
             }
         }
+    }
+
+    /// A claim whose deadline has passed, buried.
+    pub(super) fn expired(&self, claim: Claim, now: Time) -> Settlement {
+        let job = claim.job();
+        let waited = now.since(job.accepted_at).as_secs();
+        let verdict = Verdict::Bury {
+            reason: DeadReason::Expired,
+            detail: format!("it was not delivered within {waited} s"),
+        };
+        self.metrics.buried(job.progress.provider(), Cause::Expired);
+        let after = verdict.apply(&job.progress, false, now);
+        claim.becomes(after, None)
     }
 
     /// Forgets what is older than its retention.

@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::Api;
 use super::problem::{Problem, ProblemKind};
 use super::read::depths;
-use crate::core::provider::{Health, Provider, ProviderName};
+use crate::core::health::Health;
+use crate::core::provider::{Provider, ProviderName};
 use crate::metrics::{ProviderReading, ProviderStatus};
 use crate::queue::{DeadFilter, Depth};
 

@@ -197,12 +197,13 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match &error {
             // A full volume and a stop are told once, by the store; not once for each request.
-            StoreError::NoSpace | StoreError::Stopped(_) => {}
+            StoreError::NoSpace | StoreError::Stopped(_) | StoreError::Busy(_) => {}
             StoreError::Unreadable(what) => tracing::error!(what, "a record cannot be read"),
         }
         let detail = match error {
             StoreError::NoSpace => "The data folder has no space left.",
             StoreError::Stopped(_) => "The store has stopped; the server's log says why.",
+            StoreError::Busy(_) => "The disk cannot be read just now.",
             StoreError::Unreadable(_) => "A record cannot be read; the server's log names it.",
         };
         Self::new(ProblemKind::StoreUnavailable, detail)

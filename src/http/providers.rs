@@ -11,7 +11,8 @@ use super::Api;
 use super::params::Params;
 use super::problem::Problem;
 use super::view::Stamp;
-use crate::core::provider::{Health, Password, Provider, Security};
+use crate::core::health::Health;
+use crate::core::provider::{Password, Provider, Security};
 use crate::core::route::Catalog;
 
 /// The answer.
@@ -104,7 +105,7 @@ impl ProviderView {
             },
             healthy: health.healthy,
             circuit_open_since: health.open.map(|open| Stamp(open.since)),
-            last_error: health.last_error.clone(),
+            last_error: last_error(health),
             // A disabled provider is not checked.
             next_check: (!provider.disabled).then_some(Stamp(health.next_check)),
             conditions: conditions(provider, health, catalog),
@@ -130,7 +131,7 @@ fn ready(provider: &Provider, health: &Health, catalog: &Catalog) -> Condition {
         return ready("False", "PasswordLoadFailed", missing);
     }
     if health.healthy == Some(false) {
-        let message = health.last_error.clone().unwrap_or_default();
+        let message = last_error(health).unwrap_or_default();
         return ready("False", "HealthCheckFailed", message);
     }
     match catalog.default_provider() {
@@ -148,7 +149,7 @@ fn healthy(provider: &Provider, health: &Health) -> Option<Condition> {
     let (status, reason, message) = if passed {
         ("True", "HealthCheckPassed", "the last check or delivery got through".to_owned())
     } else {
-        ("False", "Unhealthy", health.last_error.clone().unwrap_or_default())
+        ("False", "Unhealthy", last_error(health).unwrap_or_default())
     };
     Some(Condition { r#type: "Healthy", status, reason, message })
 }
@@ -176,6 +177,10 @@ fn password_missing(provider: &Provider) -> Option<String> {
             Some(format!("the Secret {name} has no key {key}, or it is empty"))
         }
     }
+}
+
+fn last_error(health: &Health) -> Option<String> {
+    health.last_failure.as_ref().map(|(_, error)| error.clone())
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ fn take_over(
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::core::provider::HealthIntervals;
+    use crate::core::health::HealthIntervals;
 
     fn source() -> Source {
         Source { path: "a.yaml".into(), namespace: "default".into(), secret_namespaces: vec![] }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::{Change, StoreError};
-use super::{Claim, Hold, Phase, Queue, State};
+use super::{Claim, Hold, Phase, Queue};
 use crate::core::job::{Job, JobId, JobState};
 use crate::core::notification::Notification;
 use crate::core::provider::ProviderName;
@@ -60,29 +60,23 @@ impl Queue {
         after.position = 0;
         after.attempts_here = 0;
         after.deadline = now.plus(self.age_max);
-        {
+        let home = after.home();
+        let capacity = capacity(home);
+        let is_full = {
             let mut state = self.lock();
-            let home = after.home();
-            let capacity = capacity(home);
             let has_place =
                 state.jobs.get(&id).is_some_and(|slot| slot.place.as_ref() == Some(home));
-            if !has_place && state.homes.get(home).map_or(0, super::Home::depth) >= capacity {
-                return Err(self.full(state, home.clone(), capacity));
+            let depth = state.homes.get(home).map_or(0, super::Home::depth);
+            let is_full = !has_place && capacity <= depth;
+            if !is_full {
+                state.occupy(&Job { progress: after.clone(), ..claim.job().clone() });
             }
-            state.occupy(&Job { progress: after.clone(), ..claim.job().clone() });
+            is_full
+        };
+        if is_full {
+            return Err(ActError::Full { provider: home.clone(), capacity });
         }
         Ok(self.settle_or_refuse(vec![claim.becomes(after, None)]).await?)
-    }
-
-    /// The error, after the lock is gone: the claim that is dropped with it takes it again.
-    fn full(
-        &self,
-        state: std::sync::MutexGuard<'_, State>,
-        provider: ProviderName,
-        capacity: usize,
-    ) -> ActError {
-        drop(state);
-        ActError::Full { provider, capacity }
     }
 
     /// Queues all jobs again that are parked and have `provider` in their chain, at that provider,
@@ -99,10 +93,15 @@ impl Queue {
                 let parked = state.parked.get(provider);
                 parked.into_iter().flatten().take(Self::BATCH).map(|(_, id)| *id).collect()
             };
+            if ids.is_empty() {
+                return Ok(count);
+            }
             let claims: Vec<Claim> =
                 ids.into_iter().filter_map(|id| self.take(id, Hold::Change)).collect();
             if claims.is_empty() {
-                return Ok(count);
+                // Somebody else changes them just now, and they may be parked again then.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
             }
             count += claims.len();
             let now = self.clock.now();
@@ -157,6 +156,7 @@ impl Queue {
                 settlements.push(claim.becomes(after, None));
                 done.cancelled.push(*id);
             } else if self.lock().jobs.contains_key(id) {
+                // Held: by an attempt, or by a change that is being recorded.
                 done.kept.push((*id, Phase::InFlight));
             } else if let Some((job, _)) = self.job(*id).await? {
                 done.kept.push((*id, self.phase(&job)));

@@ -125,6 +125,9 @@ pub enum StoreError {
     /// The store stopped working and says why; only a restart helps.
     #[error("the store has stopped: {0}")]
     Stopped(String),
+    /// The disk did not answer, and may do so later.
+    #[error("cannot read just now: {0}")]
+    Busy(String),
     /// These bytes cannot be read; names the file and the offset.
     #[error("unreadable: {0}")]
     Unreadable(String),

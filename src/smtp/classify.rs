@@ -1,8 +1,8 @@
 //! What an SMTP dialogue came to: from (stage, what ended it) to an [`Outcome`].
 //!
 //! Before MAIL everything is the provider's fault. From MAIL on a 5yz is about the message, a 4yz or
-//! a lost connection puts it off, and a 421 is the provider again, except to the final dot: there
-//! the message may have been taken, so it must not look as if nothing had been tried.
+//! a lost connection puts it off, and a 421 or a silence is the provider again, except to the final
+//! dot: there the message may have been taken, so it must not look as if nothing had been tried.
 
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(super) fn classify(stage: Stage, end: End) -> Outcome {
     let outcome: fn(Failure) -> Outcome = match (is_transaction(stage), &end) {
         (false, _) | (_, End::NoSmtpUtf8(Whose::Sender)) => Outcome::Unreachable,
         (true, End::Reply(reply)) if is_about_provider(stage, reply) => Outcome::Unreachable,
+        // A server that says nothing says nothing of the message; after the dot it may have it.
+        (true, End::Timeout(_)) if stage != Stage::Dot => Outcome::Unreachable,
         (true, End::Reply(reply)) if is_for_good(stage, reply) => Outcome::Rejected,
         (true, End::NoSmtpUtf8(_)) => Outcome::Rejected,
         (true, _) => Outcome::Deferred,
@@ -186,7 +188,7 @@ mod tests {
     fn each_end_at_each_stage_has_its_outcome_and_cause() {
         let lost = End::Fault(Fault::Lost);
         let late = End::Timeout(Duration::from_secs(60));
-        let table: [(Stage, End, AttemptOutcome, Cause); 31] = [
+        let table: [(Stage, End, AttemptOutcome, Cause); 32] = [
             (Stage::Greeting, reply(554), Unreachable, Cause::Protocol),
             (Stage::Greeting, reply(421), Unreachable, Cause::Protocol),
             (Stage::Greeting, lost.clone(), Unreachable, Cause::ConnectionRefused),
@@ -205,7 +207,8 @@ mod tests {
             (Stage::Mail, reply(550), Rejected, Cause::Rejected),
             (Stage::Mail, reply(530), Unreachable, Cause::AuthFailed),
             (Stage::Mail, lost.clone(), Deferred, Cause::Deferred),
-            (Stage::Mail, late.clone(), Deferred, Cause::ConnectionTimeout),
+            (Stage::Mail, late.clone(), Unreachable, Cause::ConnectionTimeout),
+            (Stage::Dot, late.clone(), Deferred, Cause::ConnectionTimeout),
             (Stage::Mail, End::NoSmtpUtf8(Whose::Recipient), Rejected, Cause::Rejected),
             (Stage::Mail, End::NoSmtpUtf8(Whose::Sender), Unreachable, Cause::Protocol),
             (Stage::Rcpt, reply(421), Unreachable, Cause::Protocol),

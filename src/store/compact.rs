@@ -15,10 +15,11 @@ use super::shared::Shared;
 use crate::migrations::{self, latest};
 use crate::queue::store::StoreError;
 
-/// So many files are always worth collecting.
+/// With so many files less garbage is worth collecting.
 const SEGMENTS_MAX: usize = 1024;
-/// Notifications carried by one commit.
+/// Notifications carried by one commit, at most, and the bytes that end it early.
 const BATCH: usize = 64;
+const BATCH_BYTES_MAX: usize = 2 << 20;
 
 /// Runs until the store closes; wakes with each batch that the index applied.
 pub(super) fn run(shared: &Arc<Shared>) {
@@ -27,8 +28,9 @@ pub(super) fn run(shared: &Arc<Shared>) {
         applied = now;
         while let Some(segment) = candidate(shared) {
             if let Err(error) = free(shared, segment) {
-                tracing::error!(segment, %error, "cannot free a segment of the journal");
-                return;
+                // Tried again when the index has moved on: there may be room then.
+                tracing::warn!(segment, %error, "a segment of the journal cannot be freed yet");
+                break;
             }
         }
     }
@@ -41,8 +43,9 @@ fn candidate(shared: &Shared) -> Option<u64> {
     let live: u64 = shared.index()?.live_bytes().values().sum();
     let all: u64 = sizes.values().sum();
     let oldest = *sizes.keys().next()?;
-    let worth_it = all > 2 * live + shared.slack_bytes
-        || sizes.len() > SEGMENTS_MAX
+    let garbage = all.saturating_sub(live);
+    let worth_it = garbage > live + shared.slack_bytes
+        || (sizes.len() > SEGMENTS_MAX && garbage > live / 4)
         || oldest <= shared.damaged_through;
     // The last one is being written.
     (worth_it && sizes.len() > 1).then_some(oldest)
@@ -56,9 +59,20 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
             break;
         }
         let as_of = shared.progress.applied();
-        let mut records = Vec::new();
+        let mut records: Vec<(latest::Record, Encoded)> = Vec::new();
+        let mut bytes = 0;
         for id in ids {
-            records.extend(carry(shared, as_of, id.as_bytes())?);
+            if let Some(carried) = carry(shared, as_of, id.as_bytes())? {
+                bytes += carried.1.frame_bytes();
+                records.push(carried);
+            }
+            if bytes > BATCH_BYTES_MAX {
+                break;
+            }
+        }
+        if records.is_empty() {
+            // They were forgotten since they were listed.
+            continue;
         }
         shared
             .append(records, 0, false)
@@ -70,9 +84,9 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
     let next = segment + 1;
     write_identity(&shared.folder, shared.store, next)
         .map_err(|error| StoreError::Stopped(error.to_string()))?;
+    let removed = remove(&path);
     shared.forget_segment(segment);
-    remove(&path)
-        .map_err(|error| StoreError::Stopped(format!("cannot remove {}: {error}", path.display())))
+    removed.map_err(|error| StoreError::Busy(format!("cannot remove {}: {error}", path.display())))
 }
 
 /// One notification as it stands, with its content while a job needs it.
@@ -90,14 +104,22 @@ fn carry(
             jobs.push(latest::CarriedJob { job: *job, progress: found.progress, attempts });
         }
     }
-    let content =
-        if index.needs_content(&row)? { shared.read_content(&row.location) } else { Ok(None) };
-    let content = content.unwrap_or_else(|error| {
-        // Its jobs end as dead letters when they are tried; the rest of them is kept.
-        tracing::error!(%error, "a content cannot be carried forward");
-        None
-    });
-    let content = content.and_then(|(schema, bytes)| migrations::content(schema, &bytes).ok());
+    let needed = index.needs_content(&row)?.then(|| shared.read_content(&row.location));
+    let content = match needed.transpose() {
+        Ok(read) => match read.flatten().map(|(schema, bytes)| migrations::content(schema, &bytes))
+        {
+            None => None,
+            Some(Ok(content)) => Some(content),
+            Some(Err(error)) => return Err(StoreError::Unreadable(error.to_string())),
+        },
+        Err(StoreError::Unreadable(what)) => {
+            // It was set aside when the store was opened. Its jobs end as dead letters when they
+            // are tried; the rest of them is kept.
+            tracing::error!(what, "a content cannot be carried forward");
+            None
+        }
+        Err(error) => return Err(error),
+    };
     let record = latest::Record::Carried(latest::Carried {
         as_of,
         notification: row.notification,

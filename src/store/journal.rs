@@ -43,8 +43,8 @@ pub(super) struct Location {
 /// One commit on its way to the disk.
 pub(super) struct Append {
     pub(super) records: Vec<(latest::Record, Encoded)>,
-    /// Whether it brings new mail in; such commits leave a reserve.
-    pub(super) brings_mail: bool,
+    /// Whether it brings contents in; such commits leave a reserve.
+    pub(super) leaves_reserve: bool,
     pub(super) jobs_count: usize,
     pub(super) done: oneshot::Sender<Result<(), StoreError>>,
 }
@@ -194,10 +194,11 @@ impl Writer {
 
     fn commit(&mut self, batch: Vec<Append>, listener: &mut dyn Listener) {
         let begin = Instant::now();
-        let (batch, refused): (Vec<_>, Vec<_>) = if self.has_room() {
+        let bytes = batch.iter().map(append_bytes).sum::<usize>() as u64;
+        let (batch, refused): (Vec<_>, Vec<_>) = if self.has_room(bytes) {
             (batch, Vec::new())
         } else {
-            batch.into_iter().partition(|append| !append.brings_mail)
+            batch.into_iter().partition(|append| !append.leaves_reserve)
         };
         for append in refused {
             let _ = append.done.send(Err(StoreError::NoSpace));
@@ -298,11 +299,11 @@ impl Writer {
         Ok((segment, self.end.bytes))
     }
 
-    /// Whether new mail may come in; says when that changes.
-    fn has_room(&mut self) -> bool {
+    /// Whether so many bytes of new mail may come in; says when that changes.
+    fn has_room(&mut self, bytes: u64) -> bool {
         // A file system that cannot tell is asked by writing.
         let is_short = rustix::fs::fstatvfs(&self.file)
-            .is_ok_and(|volume| volume.f_bavail * volume.f_frsize < RESERVE_BYTES);
+            .is_ok_and(|volume| volume.f_bavail * volume.f_frsize < RESERVE_BYTES + bytes);
         let folder = self.folder.display();
         match (self.is_short, is_short) {
             (false, true) => {

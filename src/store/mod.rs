@@ -15,6 +15,7 @@
 
 mod codec;
 mod compact;
+mod follow;
 mod index;
 mod journal;
 mod progress;
@@ -26,7 +27,7 @@ mod shared;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -223,12 +224,20 @@ impl DiskStore {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let spawned = |error| OpenError::io("start threads for", folder, &error);
         let threads = Threads {
-            writer: named("journal")
-                .spawn(move || writer.run(&appends, &mut follower))
-                .map_err(spawned)?,
+            writer: {
+                let shared = shared.clone();
+                let write = move || {
+                    let run = || writer.run(&appends, &mut follower);
+                    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+                        shared.stopped.send_replace(Some("the journal panicked".to_owned()));
+                        resume_unwind(panic)
+                    })
+                };
+                named("journal").spawn(write).map_err(spawned)?
+            },
             follower: {
                 let shared = shared.clone();
-                named("index").spawn(move || shared.follow(&followed)).map_err(spawned)?
+                named("index").spawn(move || follow::run(&shared, &followed)).map_err(spawned)?
             },
             compactor: {
                 let shared = shared.clone();

@@ -19,8 +19,12 @@ struct State {
 }
 
 impl Progress {
+    /// A new index has applied so much.
     pub(super) fn begin(&self, applied: u64) {
-        self.update(|state| state.applied = applied);
+        self.update(|state| {
+            state.applied = applied;
+            state.failed = None;
+        });
     }
 
     pub(super) fn advance(&self, applied: u64) {
@@ -46,19 +50,20 @@ impl Progress {
         let state = self.changed.wait_while(self.lock(), waits);
         let state = state.unwrap_or_else(PoisonError::into_inner);
         match &state.failed {
-            Some(why) => Err(StoreError::Stopped(why.clone())),
+            Some(why) => Err(StoreError::Busy(format!("the index is made again: {why}"))),
             None => Ok(()),
         }
     }
 
-    /// Blocks until the index has applied more than `sequence`; `None` when it follows no more.
+    /// Blocks until the index has applied more than `sequence`, through its failures; `None` when
+    /// the store closes.
     pub(super) fn wait_beyond(&self, sequence: u64) -> Option<u64> {
         let waits = |state: &mut State| {
-            state.applied <= sequence && !state.closed && state.failed.is_none()
+            (state.applied <= sequence || state.failed.is_some()) && !state.closed
         };
         let state = self.changed.wait_while(self.lock(), waits);
         let state = state.unwrap_or_else(PoisonError::into_inner);
-        (!state.closed && state.failed.is_none()).then_some(state.applied)
+        (!state.closed).then_some(state.applied)
     }
 
     fn update(&self, change: impl FnOnce(&mut State)) {

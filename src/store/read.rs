@@ -18,10 +18,10 @@ const SCAN_MAX: usize = 10_000;
 
 impl Store for DiskStore {
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'static, Result<(), StoreError>> {
-        let brings_mail = changes.iter().any(|change| matches!(change, Change::Accept { .. }));
+        let leaves_reserve = changes.iter().any(|change| matches!(change, Change::Accept { .. }));
         let jobs_count = changes.iter().map(jobs_in).sum();
         let records = changes.iter().map(encode).collect();
-        let answer = self.shared.append(records, jobs_count, brings_mail);
+        let answer = self.shared.append(records, jobs_count, leaves_reserve);
         let ended = || Err(StoreError::Stopped("the journal has ended".to_owned()));
         answer.map(move |answer| answer.unwrap_or_else(|_| ended())).boxed()
     }

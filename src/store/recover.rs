@@ -18,7 +18,7 @@ use super::journal::{
     End, SEGMENT_HEADER_BYTES, Written, create_segment, parse_segment_header, segment_number,
     segment_path, sync_folder,
 };
-use super::scan::Scan;
+use super::scan::{Scan, keep};
 use crate::migrations::SCHEMA;
 
 /// Bytes that could not be read, or that are missing.
@@ -94,16 +94,18 @@ pub(super) fn read_journal(
         // Whatever came before another segment or a clean end had been synced.
         let synced =
             if segment == last { note.map_or(0, |note| note.end.sequence) } else { u64::MAX };
-        let mut scan = Scan { path: &path, segment, bytes: &bytes, sequence, synced };
-        let stop = scan.run(folder, &mut damage, &mut visit)?;
+        let knows_sequence = segment == 1 || end.is_some();
+        let (path, bytes) = (&path, &bytes[..]);
+        let mut scan = Scan { path, segment, bytes, sequence, knows_sequence, synced };
+        let stop = scan.run(Some(folder), &mut damage, &mut visit)?;
         let is_empty = scan.sequence == sequence;
         if segment == last && !is_begun && is_empty && end.is_some() {
-            put_away(folder, &path, &bytes, &mut damage)?;
+            put_away(folder, path, bytes, &mut damage)?;
             break;
         }
         if !is_begun {
             let what = "the header of the segment is unreadable".to_owned();
-            damage.push(Damage { file: relative(&path), offset: 0, what });
+            damage.push(Damage { file: relative(path), offset: 0, what });
         }
         sequence = scan.sequence;
         end = Some(End { segment, bytes: stop, sequence });
@@ -156,10 +158,8 @@ fn put_away(
     damage: &mut Vec<Damage>,
 ) -> Result<(), OpenError> {
     if bytes.iter().any(|byte| *byte != 0) {
-        let aside = folder.join("aside");
-        fs::create_dir_all(&aside)
-            .and_then(|()| fs::write(aside.join(path.file_name().unwrap_or_default()), bytes))
-            .map_err(|error| OpenError::io("write", &aside, &error))?;
+        let aside = folder.join("aside").join(path.file_name().unwrap_or_default());
+        keep(&aside, bytes).map_err(|error| OpenError::io("write", &aside, &error))?;
         let what = format!("{} bytes are no segment of this store", bytes.len());
         damage.push(Damage { file: relative(path), offset: 0, what });
     }

@@ -1,30 +1,35 @@
 //! Reading one segment: which frames are sound, what is damage, and what is a torn end.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 
 use super::OpenError;
 use super::codec::{Frame, MAGIC};
-use super::journal::{Location, SEGMENT_HEADER_BYTES, Written};
+use super::journal::{Location, SEGMENT_HEADER_BYTES, Written, sync_folder};
 use super::recover::{Damage, relative};
 use crate::migrations::{self, DecodeError};
 
 /// One segment being read.
+#[derive(Clone, Copy)]
 pub(super) struct Scan<'a> {
     pub(super) path: &'a Path,
     pub(super) segment: u64,
     pub(super) bytes: &'a [u8],
     /// The last one read.
     pub(super) sequence: u64,
+    /// Whether the next one has to be the one after it: not where older segments were freed.
+    pub(super) knows_sequence: bool,
     /// Up to here all records are known to have been on stable storage.
     pub(super) synced: u64,
 }
 
 impl<'a> Scan<'a> {
-    /// Answers where the sound part of the segment ends.
+    /// Answers where the sound part of the segment ends. What cannot be read is copied aside in
+    /// `folder`, if one is given.
     pub(super) fn run(
         &mut self,
-        folder: &Path,
+        folder: Option<&Path>,
         damage: &mut Vec<Damage>,
         visit: &mut impl FnMut(Written) -> Result<(), OpenError>,
     ) -> Result<u64, OpenError> {
@@ -43,17 +48,21 @@ impl<'a> Scan<'a> {
             }
             if found > at {
                 self.set_aside(folder, at, found, "no record", damage)?;
-            } else if self.sequence > 0 && frame.sequence > next_expected {
+            } else if self.knows_sequence && frame.sequence > next_expected {
                 let what = format!("records {next_expected} to {} are missing", frame.sequence - 1);
                 damage.push(self.damage(at, what));
             }
             let end = found + frame.bytes();
+            if !frame.content_is_sound() && !self.is_covered(&frame, end) {
+                return Ok(at as u64);
+            }
             self.sequence = frame.sequence;
+            self.knows_sequence = true;
             match self.decode(found, &frame) {
                 Ok(written) => {
                     if !frame.content_is_sound() {
-                        let what = "the content does not match its checksum".to_owned();
-                        damage.push(self.damage(end - frame.content.len(), what));
+                        let why = "the content does not match its checksum";
+                        self.set_aside(folder, end - frame.content.len(), end, why, damage)?;
                     }
                     visit(written)?;
                 }
@@ -62,6 +71,13 @@ impl<'a> Scan<'a> {
             }
             at = end;
         }
+    }
+
+    /// Whether a frame that ends at `end` is known to have been on stable storage.
+    fn is_covered(&self, frame: &Frame<'_>, end: usize) -> bool {
+        let newer = Self { sequence: frame.sequence, ..*self };
+        frame.sequence <= self.synced
+            || newer.next_frame(end).is_some_and(|(_, next)| frame.sequence <= next.synced)
     }
 
     /// The first sound frame from `at` on that is newer than the last one.
@@ -93,17 +109,16 @@ impl<'a> Scan<'a> {
     /// Keeps unreadable bytes under `aside/`, by segment and offset.
     pub(super) fn set_aside(
         &self,
-        folder: &Path,
+        folder: Option<&Path>,
         from: usize,
         to: usize,
         why: &str,
         damage: &mut Vec<Damage>,
     ) -> Result<(), OpenError> {
-        let aside = folder.join("aside");
-        let path = aside.join(format!("{:010}-{from}.bytes", self.segment));
-        fs::create_dir_all(&aside)
-            .and_then(|()| fs::write(&path, &self.bytes[from..to]))
-            .map_err(|error| OpenError::io("write", &path, &error))?;
+        if let Some(folder) = folder {
+            let path = folder.join("aside").join(format!("{:010}-{from}.bytes", self.segment));
+            keep(&path, &self.bytes[from..to]).map_err(|e| OpenError::io("write", &path, &e))?;
+        }
         damage.push(self.damage(from, format!("{} bytes are unreadable: {why}", to - from)));
         Ok(())
     }
@@ -111,4 +126,14 @@ impl<'a> Scan<'a> {
     fn damage(&self, offset: usize, what: String) -> Damage {
         Damage { file: relative(self.path), offset: offset as u64, what }
     }
+}
+
+/// Writes bytes that are about to go from their place, so that they survive a power cut there.
+pub(super) fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder)?;
+    let mut file = fs::File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    sync_folder(folder)
 }

@@ -1,12 +1,12 @@
-//! What the store's threads share, and the thread that lets the index follow the journal.
+//! What the store's threads share.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ use super::progress::Progress;
 use super::rows::{NotificationRow, broken, read};
 use crate::migrations::latest::{Id, Record};
 use crate::queue::store::StoreError;
+
+/// So many segments are kept open for reading.
+const FILES_MAX: usize = 16;
 
 /// See the module.
 pub(super) struct Shared {
@@ -82,12 +85,12 @@ impl Shared {
         &self,
         records: Vec<(Record, Encoded)>,
         jobs_count: usize,
-        brings_mail: bool,
+        leaves_reserve: bool,
     ) -> oneshot::Receiver<Result<(), StoreError>> {
         let (done, answer) = oneshot::channel();
         if let Some(requests) = &*lock(&self.requests) {
             // An error drops `done`, and whoever waits for the answer learns it from that.
-            let _ = requests.send(Append { records, brings_mail, jobs_count, done });
+            let _ = requests.send(Append { records, leaves_reserve, jobs_count, done });
         }
         answer
     }
@@ -121,31 +124,41 @@ impl Shared {
     }
 
     /// The bytes of a content and their schema; `None` when the location holds none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] when the bytes are damaged or gone, [`StoreError::Busy`] when
+    /// the disk does not give them just now.
     pub(super) fn read_content(
         &self,
         location: &Location,
     ) -> Result<Option<(u16, Vec<u8>)>, StoreError> {
         let Ok(length @ 1..) = usize::try_from(location.content_bytes) else { return Ok(None) };
         let path = segment_path(&self.journal, location.segment);
-        let unreadable = |why: &str| {
-            let offset = location.offset;
-            StoreError::Unreadable(format!("{} at offset {offset}: {why}", path.display()))
+        let place = || format!("{} at offset {}", path.display(), location.offset);
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::UnexpectedEof => {
+                StoreError::Unreadable(format!("{}: {error}", place()))
+            }
+            _ => StoreError::Busy(format!("{}: {error}", place())),
         };
         let file = {
             let mut files = lock(&self.files);
             match files.get(&location.segment) {
                 Some(file) => file.clone(),
                 None => {
-                    let file = File::open(&path).map_err(|error| unreadable(&error.to_string()))?;
+                    let file = File::open(&path).map_err(failed)?;
+                    if files.len() >= FILES_MAX {
+                        files.clear();
+                    }
                     files.entry(location.segment).or_insert(Arc::new(file)).clone()
                 }
             }
         };
         let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, location.offset)
-            .map_err(|error| unreadable(&error.to_string()))?;
+        file.read_exact_at(&mut bytes, location.offset).map_err(failed)?;
         if crc32c::crc32c(&bytes) != location.checksum {
-            return Err(unreadable("the content does not match its checksum"));
+            let what = format!("{}: the content does not match its checksum", place());
+            return Err(StoreError::Unreadable(what));
         }
         Ok(Some((location.schema, bytes)))
     }
@@ -160,34 +173,22 @@ impl Shared {
         lock(&self.files).remove(&segment);
     }
 
-    /// Applies batches to the index until the journal's thread ends. An index that fails is left
-    /// as it is: reads say so, mail goes on, and the next start makes it again.
-    pub(super) fn follow(&self, batches: &Receiver<Vec<Written>>) {
-        while let Ok(batch) = batches.recv() {
-            let Some(index) = self.index() else { return };
-            let applied = catch_unwind(AssertUnwindSafe(|| {
-                batch
-                    .iter()
-                    .map(|written| index.apply(written, None))
-                    .collect::<Result<Vec<_>, _>>()
-            }));
-            let why = match applied {
-                Ok(Ok(released)) => {
-                    let mut contents = lock(&self.contents);
-                    for id in released.into_iter().flatten() {
-                        contents.remove(&id);
-                    }
-                    drop(contents);
-                    self.progress.advance(batch.last().map_or(0, |written| written.sequence));
-                    continue;
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "the index panicked".to_owned(),
-            };
-            tracing::error!(error = %why, "the index stopped following; a restart makes it again");
-            self.progress.fail(&why);
-            return;
+    /// Lets readers use this index.
+    pub(super) fn set_index(&self, index: Index) {
+        *lock(&self.index) = Some(Arc::new(index));
+    }
+
+    /// Lets go of contents that no job needs any more.
+    pub(super) fn release(&self, ids: impl IntoIterator<Item = Id>) {
+        let mut contents = lock(&self.contents);
+        for id in ids {
+            contents.remove(&id);
         }
+    }
+
+    /// The notifications whose contents are known.
+    pub(super) fn known_contents(&self) -> Vec<Id> {
+        lock(&self.contents).keys().copied().collect()
     }
 }
 
@@ -226,8 +227,8 @@ impl Listener for Follower {
         }
         drop((contents, sizes));
         let sequence = batch.last().map_or(0, |written| written.sequence);
-        self.shared.committed.store(sequence, Ordering::Release);
-        // The follower ends early only when the index failed, and has said so.
+        self.shared.committed.fetch_max(sequence, Ordering::AcqRel);
+        // The thread of the index ends only after this one.
         let _ = self.batches.send(batch);
     }
 

@@ -1,9 +1,9 @@
 //! Reading and acting over HTTP: the queue, jobs, notifications, dead letters, providers, probes.
 
 use axum::http::StatusCode;
+use breakglass_mailer::core::health::HealthEvent;
 use breakglass_mailer::core::job::DeadReason;
 use breakglass_mailer::core::outcome::Cause;
-use breakglass_mailer::core::provider::HealthEvent;
 use breakglass_mailer::queue::store::StoreError;
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ async fn the_queue_shows_every_provider_and_narrows_to_one() {
     let api = TestApi::start();
     api.notify(&["a@example.com", "b@example.com"]).await;
     let claim = api.queue.claim(&name("main"), |_| true).expect("due");
-    api.registry.observe(&name("main"), &HealthEvent::CheckPassed);
+    api.observe("main", &HealthEvent::CheckPassed);
     let queue = api.get("/queue").await;
     assert_eq!((&queue["depth"], &queue["capacity"]), (&json!(2), &json!(20)));
     assert!(queue["oldestAcceptedAt"].is_string());
@@ -252,7 +252,7 @@ async fn all_dead_letters_are_queued_again_until_the_queue_is_full() {
 async fn providers_are_shown_with_their_conditions() {
     let api = TestApi::start();
     let refused = HealthEvent::CheckFailed(Cause::ConnectionRefused, "connection refused".into());
-    api.registry.observe(&name("main"), &refused);
+    api.observe("main", &refused);
     let providers = api.get("/providers").await;
     let main = &providers["items"][0];
     assert_eq!((&main["name"], &main["healthy"]), (&json!("main"), &json!(false)));

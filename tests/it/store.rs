@@ -17,18 +17,18 @@ use breakglass_mailer::store::{DiskStore, OpenError, Opened, Options};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-struct Disk {
-    folder: TempDir,
-    segment_bytes_max: u64,
+pub(crate) struct Disk {
+    pub(crate) folder: TempDir,
+    pub(crate) segment_bytes_max: u64,
 }
 
 impl Disk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         Self { folder, segment_bytes_max: 64 << 10 }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -39,19 +39,19 @@ impl Disk {
         DiskStore::open(options)
     }
 
-    fn open(&self) -> (Arc<DiskStore>, Opened) {
+    pub(crate) fn open(&self) -> (Arc<DiskStore>, Opened) {
         self.try_open().expect("the store opens")
     }
 
     /// The folder as a crash at this moment would leave it.
-    fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         let copy = Self::new();
         copy_folder(self.path(), copy.path());
         copy
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for entry in fs::read_dir(from).expect("a folder") {
         let entry = entry.expect("an entry");
@@ -64,11 +64,11 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-fn chain(names: &[&str]) -> Arc<[ProviderName]> {
+pub(crate) fn chain(names: &[&str]) -> Arc<[ProviderName]> {
     names.iter().map(|name| ProviderName::new(name).expect("a name")).collect()
 }
 
-fn content(number: u32) -> Content {
+pub(crate) fn content(number: u32) -> Content {
     Content {
         subject: format!("request {number}"),
         html: None,
@@ -77,7 +77,7 @@ fn content(number: u32) -> Content {
     }
 }
 
-fn accept(number: u32, recipients_count: u32) -> (Notification, Change) {
+pub(crate) fn accept(number: u32, recipients_count: u32) -> (Notification, Change) {
     let to = |n| Address::parse(&format!("r{n}@example.com")).expect("valid");
     let notification = Notification {
         id: NotificationId(Uuid::now_v7()),
@@ -98,7 +98,7 @@ fn accept(number: u32, recipients_count: u32) -> (Notification, Change) {
     (notification, change)
 }
 
-fn update(id: JobId, state: JobState, number: u32) -> Change {
+pub(crate) fn update(id: JobId, state: JobState, number: u32) -> Change {
     let progress = Progress {
         state,
         attempts_all: number,
@@ -124,7 +124,7 @@ fn dead() -> JobState {
 }
 
 /// Everything that the store tells of these notifications.
-fn told(store: &DiskStore, notifications: &[Notification]) -> String {
+pub(crate) fn told(store: &DiskStore, notifications: &[Notification]) -> String {
     let mut live: Vec<Job> = store.live().expect("live jobs");
     live.sort_by_key(|job| job.id);
     let mut told = format!("{live:#?}");

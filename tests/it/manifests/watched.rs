@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breakglass_mailer::clock::Clock;
-use breakglass_mailer::core::provider::HealthIntervals;
+use breakglass_mailer::core::health::HealthIntervals;
 use breakglass_mailer::manifests::watch;
 use breakglass_mailer::registry::Registry;
 use tokio::time::timeout;

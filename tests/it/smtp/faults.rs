@@ -99,9 +99,9 @@ async fn a_peer_that_never_answers_is_left_at_the_deadline() {
             Unreachable,
             "did not answer AUTH within 2s",
         ),
-        (plain(Verb::Mail, Action::Hang), Deferred, "did not answer MAIL within 2s"),
-        (plain(Verb::Rcpt, Action::Hang), Deferred, "did not answer RCPT within 2s"),
-        (plain(Verb::Data, Action::Hang), Deferred, "did not answer DATA within 2s"),
+        (plain(Verb::Mail, Action::Hang), Unreachable, "did not answer MAIL within 2s"),
+        (plain(Verb::Rcpt, Action::Hang), Unreachable, "did not answer RCPT within 2s"),
+        (plain(Verb::Data, Action::Hang), Unreachable, "did not answer DATA within 2s"),
         (plain(Verb::Dot, Action::Hang), Deferred, "did not answer the end of the message"),
     ];
     let attempts = table.map(|((mode, script), kind, words)| async move {

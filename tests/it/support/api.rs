@@ -6,11 +6,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use breakglass_mailer::clock::Clock;
+use breakglass_mailer::core::health::{HealthEvent, HealthIntervals};
 use breakglass_mailer::core::job::{Attempt, AttemptOutcome, DeadReason, Job};
 use breakglass_mailer::core::notification::Address;
 use breakglass_mailer::core::outcome::{Reply, Stage};
 use breakglass_mailer::core::provider::{
-    HealthIntervals, Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
+    Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
 };
 use breakglass_mailer::core::route::Catalog;
 use breakglass_mailer::http::{Api, router};
@@ -116,6 +117,12 @@ impl TestApi {
     /// Posts JSON.
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.send(post(path, &body)).await
+    }
+
+    /// What happened with a provider as it is now.
+    pub fn observe(&self, provider: &str, event: &HealthEvent) {
+        let catalog = self.registry.catalog();
+        self.registry.observe(&catalog.providers[&name(provider)], event);
     }
 
     /// Posts a notification to these recipients; the answer is 202.

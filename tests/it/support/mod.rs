@@ -59,6 +59,7 @@ fn has(thing: &str) -> bool {
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success()),
+        "tmpfs" => root && there(&["/usr/bin/mount"]),
         other => unreachable!("no test needs {other}"),
     }
 }

@@ -1,0 +1,108 @@
+//! The thread that lets the index follow the journal.
+//!
+//! An index that fails (sled keeps failing after the first write without room) is thrown away and
+//! made again from the journal, as soon as that works. Meanwhile mail goes on: accepting and
+//! delivering need the journal and memory; only looking things up has to wait.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::index::{Index, Replay};
+use super::journal::{Written, segment_path};
+use super::scan::Scan;
+use super::shared::Shared;
+use crate::queue::store::StoreError;
+
+/// Between two tries to make the index again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Applies batches to the index until the journal's thread ends.
+pub(super) fn run(shared: &Shared, batches: &Receiver<Vec<Written>>) {
+    while let Ok(batch) = batches.recv() {
+        if let Err(why) = apply(shared, &batch) {
+            tracing::error!(error = %why, "the index failed; it is made again from the journal");
+            shared.progress.fail(&why);
+            if !make_again(shared, batches) {
+                return;
+            }
+            tracing::info!("the index is whole again");
+        }
+    }
+}
+
+fn apply(shared: &Shared, batch: &[Written]) -> Result<(), String> {
+    let Some(index) = shared.index() else { return Err("there is no index".to_owned()) };
+    let applied = shared.progress.applied();
+    let new = batch.iter().filter(|written| applied < written.sequence);
+    let apply = || new.map(|written| index.apply(written, None)).collect::<Result<Vec<_>, _>>();
+    match catch_unwind(AssertUnwindSafe(apply)) {
+        Ok(Ok(released)) => shared.release(released.into_iter().flatten()),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("it panicked".to_owned()),
+    }
+    shared.progress.advance(batch.last().map_or(0, |written| written.sequence));
+    Ok(())
+}
+
+/// Tries until it works; `false` when the journal's thread has ended before.
+fn make_again(shared: &Shared, batches: &Receiver<Vec<Written>>) -> bool {
+    let mut broken = shared.take_index();
+    loop {
+        // What comes meanwhile is in the journal, and will be read from there.
+        let until = Instant::now() + PAUSE;
+        while let Some(rest) = until.checked_duration_since(Instant::now()) {
+            match batches.recv_timeout(rest) {
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        // Its files are locked until the last reader has let go of it.
+        if let Some(index) = broken.take().and_then(|index| Arc::try_unwrap(index).err()) {
+            broken = Some(index);
+            continue;
+        }
+        match catch_unwind(AssertUnwindSafe(|| replay(shared))) {
+            Ok(Ok((index, sequence))) => {
+                let needless = |id: &_| {
+                    let row = index.notification(id);
+                    row.is_ok_and(|row| row.is_some_and(|row| row.location.content_bytes == 0))
+                };
+                shared.release(shared.known_contents().into_iter().filter(needless));
+                shared.set_index(index);
+                shared.progress.begin(sequence);
+                return true;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the index cannot be made again yet"),
+            Err(_) => tracing::warn!("the index cannot be made again yet: it panicked"),
+        }
+    }
+}
+
+/// A new index from the journal as it is on disk, and the last record in it.
+fn replay(shared: &Shared) -> Result<(Index, u64), StoreError> {
+    let folder = shared.folder.join("index");
+    let busy = |error: std::io::Error| StoreError::Busy(error.to_string());
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(busy)?;
+    }
+    let index = Index::open(&folder)?;
+    let mut replay = Replay::default();
+    let (mut sequence, mut knows_sequence) = (0, false);
+    for segment in shared.segment_sizes().into_keys() {
+        let path = segment_path(&shared.journal, segment);
+        let bytes = fs::read(&path).map_err(busy)?;
+        let (path, bytes) = (&path, &bytes[..]);
+        let mut scan = Scan { path, segment, bytes, sequence, knows_sequence, synced: 0 };
+        // Damage was told when the store was opened; the end may be in the middle of a write.
+        scan.run(None, &mut Vec::new(), &mut |written| {
+            index.apply(&written, Some(&mut replay)).map(drop).map_err(Into::into)
+        })
+        .map_err(|error| StoreError::Busy(error.to_string()))?;
+        (sequence, knows_sequence) = (scan.sequence, true);
+    }
+    index.finish(&replay)?;
+    Ok((index, sequence))
+}

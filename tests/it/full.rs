@@ -1,0 +1,119 @@
+//! A full volume: new mail is refused, delivery goes on, and with room again everything works
+//! without a person's hand.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::app::{Home, Provider};
+use crate::support::need;
+use crate::support::sink::Sink;
+use crate::support::wait::eventually;
+
+/// A small volume of its own.
+struct Volume {
+    folder: TempDir,
+}
+
+impl Volume {
+    fn mount(size: &str) -> Option<Self> {
+        if !need("tmpfs") {
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path());
+        assert!(mount.status().expect("mount runs").success(), "a tmpfs can be mounted");
+        Some(Self { folder })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Takes all room that is left; somebody else's file.
+    fn fill(&self) -> PathBuf {
+        let path = self.path().join("somebody-else");
+        let mut file = File::create(&path).expect("a file");
+        while file.write_all(&[7; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
+}
+
+fn post(number: usize) -> Value {
+    json!({
+        "recipients": [format!("r{number}@example.com")],
+        "subject": format!("post {number}"),
+        "text": "Please look. ".repeat(2_000),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_volume_refuses_new_mail_delivers_the_rest_and_recovers_by_itself() {
+    let Some(volume) = Volume::mount("24m") else { return };
+    let mut sink = Sink::start();
+    sink.close().await;
+    let provider = Provider::plain("sink", sink.port);
+    let home = Home::at(volume.path().join("data"), &[provider]).args(&[
+        "--unhealthy-interval",
+        "1s",
+        "--max-connections",
+        "2",
+    ]);
+    let app = home.start().await;
+
+    let mut accepted = BTreeSet::new();
+    let refused = loop {
+        let answer = app.client.notify(&post(accepted.len()), None).await.expect("an answer");
+        if answer.status != 202 {
+            break answer;
+        }
+        accepted.insert(format!("r{}@example.com", accepted.len()));
+    };
+    assert_eq!(refused.status, 503);
+    assert!(refused.headers.contains_key("retry-after"));
+    assert!(refused.json()["type"].as_str().expect("a type").ends_with("/store-unavailable"));
+    assert!(100 < accepted.len(), "the volume took only {} posts", accepted.len());
+
+    // Somebody else takes even the reserve, and the server comes back: nothing can be recorded.
+    let filler = volume.fill();
+    sink.open();
+    eventually("the sink takes what it can", async || (!sink.letters().is_empty()).then_some(()))
+        .await;
+    let refused = app.client.notify(&post(0), None).await.expect("an answer");
+    assert_eq!(refused.status, 503);
+
+    std::fs::remove_file(filler).expect("room again");
+    eventually("everything accepted is delivered", async || {
+        let queue = app.client.get("/queue").await;
+        (queue["depth"] == 0).then_some(())
+    })
+    .await;
+    eventually("a post with a key is accepted, so the index is whole", async || {
+        let answer = app.client.notify(&post(1), Some("key")).await.ok()?;
+        (answer.status == 202).then_some(())
+    })
+    .await;
+    eventually("jobs can be listed", async || {
+        let answer = app.client.get("/jobs?limit=1").await;
+        (answer["items"].as_array()?.len() == 1).then_some(())
+    })
+    .await;
+    let delivered: BTreeSet<String> = sink.letters().into_iter().map(|l| l.recipient).collect();
+    assert!(accepted.is_subset(&delivered), "lost: {:?}", accepted.difference(&delivered));
+    assert!(sink.letters().len() <= accepted.len() + 1, "nothing was sent twice");
+    assert!(!app.process.log().contains("a panic"), "{}", app.process.log());
+    app.stop().await;
+}

@@ -1,0 +1,122 @@
+//! The store at its hardest: changes that come while a segment is freed, and ends torn in a content.
+
+use std::fs;
+use std::sync::Arc;
+
+use breakglass_mailer::core::job::{JobId, JobState};
+use breakglass_mailer::core::time::Time;
+use breakglass_mailer::queue::store::{Change, Store, StoreError};
+use breakglass_mailer::store::DiskStore;
+
+use crate::store::{Disk, accept, update};
+use crate::support::lots;
+
+/// The end of one job, as the store tells it.
+fn end(store: &DiskStore, id: JobId) -> Option<JobState> {
+    store.job(id).expect("a read").map(|(job, _)| job.progress.state)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_comes_while_its_segment_is_freed_is_kept_over_a_crash() {
+    let disk = Disk { segment_bytes_max: 2_000, ..Disk::new() };
+    let (store, _) = disk.open();
+    let mut lots = lots();
+    let mut expected: Vec<(JobId, Option<JobState>)> = Vec::new();
+    let mut open: Vec<JobId> = Vec::new();
+    for round in 0..400u32 {
+        let (notification, change) = accept(round, 2);
+        store.commit(vec![change]).await.expect("a commit");
+        open.extend(notification.jobs.iter().map(|(id, _)| *id));
+        // Some jobs move on now, some much later: when their segment is the oldest.
+        while open.len() > 40 {
+            let id = open.swap_remove(lots.usize(..open.len()));
+            let state = match lots.u8(..3) {
+                0 => JobState::Delivered { at: Time(u64::from(round)) },
+                1 => JobState::Cancelled { at: Time(u64::from(round)) },
+                _ => JobState::Queued { due: Time(u64::from(round)) },
+            };
+            store.commit(vec![update(id, state.clone(), 1)]).await.expect("a commit");
+            if lots.bool() && !matches!(state, JobState::Queued { .. }) {
+                store.commit(vec![Change::ForgetJob(id)]).await.expect("a commit");
+                expected.push((id, None));
+            } else {
+                expected.push((id, Some(state)));
+            }
+        }
+    }
+    for (id, state) in &expected {
+        assert_eq!(&end(&store, *id), state);
+    }
+    let segments = fs::read_dir(disk.path().join("journal")).expect("a folder").count();
+    assert!(segments < 300, "{segments} segments: none was freed");
+    // Closed, so that the copy is of one moment; without its note it is as after a crash.
+    store.close().expect("a clean end");
+    let crashed = disk.copy();
+    fs::remove_file(crashed.path().join("index.clean")).expect("the note of a clean end");
+    let (again, opened) = crashed.open();
+    assert_eq!(opened.damage, vec![]);
+    assert!(opened.rebuilt.is_some());
+    for (id, state) in &expected {
+        assert_eq!(&end(&again, *id), state, "job {id}");
+    }
+    for id in &open {
+        assert!(matches!(end(&again, *id), Some(JobState::Queued { .. })), "job {id}");
+    }
+}
+
+#[tokio::test]
+async fn an_end_torn_in_a_content_was_never_accepted_and_its_key_is_free() {
+    let disk = Disk::new();
+    let (store, _) = disk.open();
+    let (kept, change) = accept(1, 1);
+    store.commit(vec![change]).await.expect("a commit");
+    let (torn, change) = accept(2, 1);
+    store.commit(vec![change]).await.expect("a commit");
+    let crashed = disk.copy();
+    let segment = crashed.path().join("journal/0000000001.seg");
+    let mut bytes = fs::read(&segment).expect("the journal");
+    let length = bytes.len();
+    bytes[length - 100..].fill(0);
+    fs::write(&segment, bytes).expect("a write");
+
+    let (again, opened) = crashed.open();
+    assert_eq!(opened.damage, vec![]);
+    assert!(again.notification(kept.id).expect("a read").is_some());
+    assert_eq!(again.notification(torn.id).expect("a read"), None);
+    assert_eq!(again.accepted_under("key 2").expect("a read"), None);
+}
+
+#[tokio::test]
+async fn a_damaged_content_is_set_aside_and_its_job_is_kept() {
+    let disk = Disk::new();
+    let (store, _) = disk.open();
+    let (damaged, change) = accept(1, 1);
+    store.commit(vec![change]).await.expect("a commit");
+    let (sound, change) = accept(2, 1);
+    store.commit(vec![change]).await.expect("a commit");
+    store.close().expect("a clean end");
+    drop(store);
+    let segment = disk.path().join("journal/0000000001.seg");
+    let mut bytes = fs::read(&segment).expect("the journal");
+    let at = bytes.windows(7).position(|bytes| bytes == b"text 1 ").expect("its content");
+    bytes[at] ^= 1;
+    fs::write(&segment, &bytes).expect("a write");
+
+    let (again, opened) = disk.open();
+    assert_eq!(opened.damage.len(), 1, "{:?}", opened.damage);
+    let aside = fs::read_dir(disk.path().join("aside")).expect("a folder");
+    let kept: Vec<Vec<u8>> =
+        aside.map(|entry| fs::read(entry.expect("an entry").path()).expect("a file")).collect();
+    assert!(kept.iter().any(|kept| kept.windows(6).any(|bytes| bytes == b"ext 1 ")));
+    assert!(matches!(again.content(damaged.id), Err(StoreError::Unreadable(_))));
+    assert!(again.content(sound.id).is_ok());
+    assert_eq!(again.live().expect("live jobs").len(), 2);
+    // What can be read leaves the damaged segment, which then goes.
+    again.close().expect("a clean end");
+    let again: Arc<DiskStore> = {
+        drop(again);
+        disk.open().0
+    };
+    assert!(again.content(sound.id).is_ok());
+    assert_eq!(again.live().expect("live jobs").len(), 2);
+}
