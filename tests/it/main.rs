@@ -2,20 +2,26 @@
 //!
 //! `crash`, `order`, `power` and `damage` start the real binary and hold the promise of a 202 against
 //! kills, system calls, power cuts and damaged files; `postfix` holds the mail against a real server.
+//! `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve` sees, and `dev` the same.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
 //! sources against their architecture. A run that draws lots prints its seed.
 
 mod arrows;
+mod choosing;
 mod crash;
 mod damage;
+mod delivery;
+mod dev;
 mod http;
 mod http_read;
 mod http_server;
 mod manifests;
 mod order;
+mod outage;
 mod postfix;
 mod power;
 mod queue_model;
+mod reload;
 mod smtp;
 mod store;
 mod support;
