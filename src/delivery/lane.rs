@@ -1,5 +1,6 @@
 //! One provider's lane: permit, claim, send, decide, settle.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -69,6 +70,9 @@ impl Delivery {
 
     async fn turn(&self, name: &ProviderName) -> Result<Turn, StoreError> {
         let catalog = self.registry.catalog();
+        // Read before the lane is looked through: what becomes due meanwhile is looked at again.
+        let now = self.clock.now();
+        let idle = || Turn::Idle(self.queue.next_due(name, now));
         let Some(provider) = catalog.enabled(name) else {
             // Gone or disabled: its jobs follow their chain, or wait until it is back.
             let claims = self.claim_some(name, |job| next_position(job, &catalog).is_some());
@@ -77,28 +81,31 @@ impl Delivery {
                 let position = next.unwrap_or(claim.job().progress.position);
                 self.move_on(claim, &Verdict::Failover { position })
             });
-            return self.settle_moves(moves.collect(), Turn::Idle(None)).await;
+            return self.settle_moves(moves.collect(), idle).await;
         };
         if self.registry.health(name).is_closed() {
             return Ok(match self.queue.claim(name, |_| true) {
                 Some(claim) => Turn::Attempt(Box::new(claim), provider.clone()),
-                None => Turn::Idle(self.queue.next_due(name)),
+                None => idle(),
             });
         }
         // Known to be unreachable: attempts on it are used up at once, without dialling.
         let last_error = self.registry.health(name).last_error.unwrap_or_default();
+        let mut parked: BTreeSet<ProviderName> = BTreeSet::new();
         let moves = self.claim_some(name, |_| true).into_iter().map(|claim| {
             let verdict = match next_position(claim.job(), &catalog) {
                 Some(position) => Verdict::Failover { position },
-                None => Verdict::Bury {
-                    reason: DeadReason::Unreachable,
-                    detail: format!("{name} is unreachable: {last_error}"),
-                },
+                None => {
+                    parked.extend(claim.job().progress.chain.iter().cloned());
+                    let detail = format!("{name} is unreachable: {last_error}");
+                    Verdict::Bury { reason: DeadReason::Unreachable, detail }
+                }
             };
             self.move_on(claim, &verdict)
         });
-        let idle = Turn::Idle(self.queue.next_due(name));
-        self.settle_moves(moves.collect(), idle).await
+        let turn = self.settle_moves(moves.collect(), idle).await;
+        self.redrive_behind(&parked).await;
+        turn
     }
 
     fn claim_some(&self, name: &ProviderName, may: impl Fn(&Job) -> bool) -> Vec<Claim> {
@@ -109,10 +116,10 @@ impl Delivery {
     async fn settle_moves(
         &self,
         moves: Vec<Settlement>,
-        otherwise: Turn,
+        otherwise: impl FnOnce() -> Turn,
     ) -> Result<Turn, StoreError> {
         if moves.is_empty() {
-            return Ok(otherwise);
+            return Ok(otherwise());
         }
         self.queue.settle(moves).await?;
         Ok(Turn::Moved)
@@ -167,6 +174,9 @@ impl Delivery {
         }
         self.count(&job, &verdict, outcome.failure().map_or(Cause::Internal, |f| f.cause));
         self.follow(&provider.name, transition).await;
+        if let Verdict::Bury { reason: DeadReason::Unreachable, .. } = verdict {
+            self.redrive_behind(&*job.progress.chain).await;
+        }
     }
 
     /// A send that never fails: what breaks it is an outcome. The error is a store that stopped.

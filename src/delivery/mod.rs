@@ -93,13 +93,32 @@ impl Delivery {
         if transition.closed {
             tracing::info!(mailprovider = %provider, "the circuit closed");
         }
-        if transition.reached && self.redrive && self.queue.has_parked(provider) {
-            match self.queue.redrive(provider).await {
-                Ok(jobs_count) => {
-                    tracing::info!(mailprovider = %provider, jobs_count, "parked jobs go out again");
-                }
-                Err(error) => tracing::error!(mailprovider = %provider, %error, "cannot redrive"),
+        if transition.reached {
+            self.redrive(provider).await;
+        }
+    }
+
+    /// Sends out what was parked just now although a provider of its chain is healthy by now: what
+    /// showed that came before, and the next check may be minutes away.
+    async fn redrive_behind(&self, chain: impl IntoIterator<Item = &ProviderName>) {
+        for provider in chain {
+            if self.registry.is_callable(provider)
+                && self.registry.health(provider).healthy == Some(true)
+            {
+                self.redrive(provider).await;
             }
+        }
+    }
+
+    async fn redrive(&self, provider: &ProviderName) {
+        if !self.redrive || !self.queue.has_parked(provider) {
+            return;
+        }
+        match self.queue.redrive(provider).await {
+            Ok(jobs_count) => {
+                tracing::info!(mailprovider = %provider, jobs_count, "parked jobs go out again");
+            }
+            Err(error) => tracing::error!(mailprovider = %provider, %error, "cannot redrive"),
         }
     }
 }

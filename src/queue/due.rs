@@ -1,9 +1,11 @@
 //! Order in memory: one lane per provider, rebuilt at open.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::core::job::{Job, JobId, JobState};
 use crate::core::time::Time;
@@ -48,13 +50,11 @@ impl Lane {
         if takes_retry { retry } else { fresh }
     }
 
-    /// When the earliest of its jobs is due.
-    pub(super) fn next_due(&self) -> Option<Time> {
-        let first = |side: &BTreeSet<(Time, JobId)>| side.first().map(|(due, _)| *due);
-        match (first(&self.fresh), first(&self.retries)) {
-            (Some(fresh), Some(retry)) => Some(fresh.min(retry)),
-            (fresh, retry) => fresh.or(retry),
-        }
+    /// When the earliest of its jobs that are not due at `now` is due.
+    pub(super) fn next_due(&self, now: Time) -> Option<Time> {
+        let behind = (Bound::Excluded((now, JobId(Uuid::max()))), Bound::Unbounded);
+        let first = |side: &BTreeSet<_>| side.range(behind).next().map(|(due, _)| *due);
+        [first(&self.fresh), first(&self.retries)].into_iter().flatten().min()
     }
 
     fn side(&mut self, job: &Job) -> &mut BTreeSet<(Time, JobId)> {

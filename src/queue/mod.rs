@@ -165,10 +165,10 @@ impl Queue {
         self.lock().lane(provider).arrival.clone()
     }
 
-    /// When the earliest job of a lane is due.
+    /// When the earliest job of a lane that is not due at `now` is due.
     #[must_use]
-    pub fn next_due(&self, provider: &ProviderName) -> Option<Time> {
-        self.lock().lanes.get(provider).and_then(Lane::next_due)
+    pub fn next_due(&self, provider: &ProviderName, now: Time) -> Option<Time> {
+        self.lock().lanes.get(provider)?.next_due(now)
     }
 
     /// Takes the job of this lane whose turn it is, among those that are due and that `may` admits.

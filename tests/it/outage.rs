@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::support::app::{App, Home, Provider};
 use crate::support::client::text;
 use crate::support::provider::manifests;
-use crate::support::sink::{Letter, Sink};
+use crate::support::sink::{Act, Letter, Moment, Sink};
 use crate::support::smtp::{Script, SmtpServer, Verb, say};
 use crate::support::wait::eventually;
 
@@ -184,6 +184,28 @@ async fn the_second_provider_of_the_chain_takes_over_at_once_and_nothing_is_lost
     }
     let expected: Vec<_> = (0..30).map(|n| format!("to-{n}@example.com")).collect();
     assert_eq!(recipients(&second.letters()), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_parked_at_its_last_provider_goes_out_by_an_earlier_one_that_is_back_already() {
+    let mut first = closed().await;
+    let mut last = Sink::with(|moment| match moment {
+        Moment::Greeting => Act::Hold,
+        _ => Act::Accept,
+    });
+    let providers = [Provider::plain("last", last.port), Provider::plain("first", first.port)];
+    let app = Home::new(&providers).args(&SOON).start().await;
+    let mut body = to("ada@example.com");
+    body["mailProvider"] = "first".into();
+    let id = app.notify(&body).await;
+    app.queue_has("first", "inFlight", 1).await;
+    // The health check and the send wait for the greeting of the last one.
+    eventually("it is tried", async || (last.held_count() == 2).then_some(())).await;
+    first.open();
+    app.provider_is("first", |shown| shown["healthy"] == true).await;
+    last.close().await;
+    app.jobs_are(&id, &["delivered"]).await;
+    assert_eq!(recipients(&first.letters()), ["ada@example.com"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

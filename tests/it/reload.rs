@@ -86,6 +86,28 @@ async fn a_broken_file_is_refused_with_line_and_rule_and_the_last_good_one_stays
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_a_disabled_or_removed_provider_follow_their_chain_when_they_are_due() {
+    for is_removed in [false, true] {
+        let (first, second) = (busy().await, server().await);
+        let spare = Provider::plain("spare", second.port());
+        let main = Provider::plain("main", first.port()).retry(5, 2000);
+        let home = Home::new(&[spare.clone(), main.clone()]);
+        let app = home.start().await;
+        let mut body = many(20);
+        body["mailProvider"] = "main".into();
+        let id = app.notify(&body).await;
+        app.queue_has("main", "scheduled", 20).await;
+        match is_removed {
+            true => home.providers(&[spare]),
+            false => home.providers(&[spare, main.disabled()]),
+        }
+        app.jobs_are(&id, &["delivered"]).await;
+        assert_eq!(second.accepted().len(), 20);
+        assert!(first.accepted().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_without_another_provider_wait_until_theirs_is_back() {
     for is_removed in [false, true] {
         let (server, other) = (busy().await, server().await);
