@@ -1,7 +1,7 @@
 //! The health checks: one task per enabled provider, so that a hanging server delays no other's
 //! check. When to check next is what [`Health`](crate::core::provider::Health) says.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -15,18 +15,26 @@ impl Delivery {
     /// Keeps one task for each enabled provider.
     pub(super) async fn watch_health(self: Arc<Self>, tasks: TaskTracker, stop: CancellationToken) {
         let mut catalogs = self.registry.watch();
-        let mut watched: BTreeSet<ProviderName> = BTreeSet::new();
+        let mut checks: BTreeMap<ProviderName, CancellationToken> = BTreeMap::new();
         loop {
             let catalog = catalogs.borrow_and_update().clone();
-            let enabled = catalog.providers.values().filter(|provider| !provider.disabled);
-            let enabled: BTreeSet<_> = enabled.map(|provider| provider.name.clone()).collect();
-            for name in enabled.difference(&watched) {
-                tasks.spawn(self.clone().check(name.clone(), stop.clone()));
+            checks.retain(|name, check| {
+                let stays = catalog.enabled(name).is_some();
+                if !stays {
+                    check.cancel();
+                }
+                if !catalog.providers.contains_key(name) {
+                    self.metrics.forget(name);
+                }
+                stays
+            });
+            for provider in catalog.providers.values().filter(|provider| !provider.disabled) {
+                checks.entry(provider.name.clone()).or_insert_with_key(|name| {
+                    let check = stop.child_token();
+                    tasks.spawn(self.clone().check(name.clone(), check.clone()));
+                    check
+                });
             }
-            for name in watched.iter().filter(|name| !catalog.providers.contains_key(*name)) {
-                self.metrics.forget(name);
-            }
-            watched = enabled;
             tokio::select! {
                 changed = catalogs.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
@@ -34,13 +42,20 @@ impl Delivery {
         }
     }
 
-    /// Checks one provider whenever it is time, until it is gone or disabled.
+    /// Checks one provider whenever it is time, until `stop`.
     async fn check(self: Arc<Self>, name: ProviderName, stop: CancellationToken) {
         let mut catalogs = self.registry.watch();
         loop {
             let moved = self.registry.check_moved();
             let catalog = catalogs.borrow_and_update().clone();
-            let Some(provider) = catalog.enabled(&name) else { return };
+            let Some(provider) = catalog.enabled(&name) else {
+                // Either `stop` is on its way, or the provider is back before anyone noticed.
+                tokio::select! {
+                    changed = catalogs.changed() => if changed.is_err() { return },
+                    () = stop.cancelled() => return,
+                }
+                continue;
+            };
             let health = self.registry.health(&name);
             if self.clock.now() < health.next_check {
                 tokio::select! {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::app::{Home, Provider};
 use crate::support::client::text;
-use crate::support::smtp::{Script, SmtpServer, Verb};
-use crate::support::wait::eventually;
+use crate::support::smtp::{Action, Script, SmtpServer, Verb};
+use crate::support::wait::{eventually, within};
 
 const SOON: [&str; 2] = ["--unhealthy-interval", "1s"];
 
@@ -159,6 +160,30 @@ async fn mail_parked_for_a_provider_that_rests_goes_out_when_it_is_back() {
     home.providers(&[main]);
     app.jobs_are(&id, &["delivered"]).await;
     assert_eq!(server.accepted().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_of_a_provider_ends_when_it_is_disabled() {
+    let server = SmtpServer::start(Script::plain().on(Verb::Greeting, Action::Hang)).await;
+    let main = Provider::plain("main", server.port());
+    let home = Home::new(std::slice::from_ref(&main)).args(&["--health-timeout", "1h"]);
+    let _app = home.start().await;
+    let connections = async |open_count| {
+        // Sooner than the deadline of a greeting would end it.
+        let limit = Duration::from_secs(30);
+        within(limit, &format!("{open_count} checks are under way"), async || {
+            let seen = server.seen();
+            (seen.open_count == open_count).then_some(seen.connections_count)
+        })
+        .await
+    };
+    for n in 1..3 {
+        assert_eq!(connections(1).await, n);
+        home.providers(&[main.clone().disabled()]);
+        assert_eq!(connections(0).await, n);
+        home.providers(std::slice::from_ref(&main));
+    }
+    assert_eq!(connections(1).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
