@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,20 +17,22 @@ impl Delivery {
     /// Keeps one task for each enabled provider, and a new one for one that has another server.
     pub(super) async fn watch_health(self: Arc<Self>, tasks: TaskTracker, stop: CancellationToken) {
         let mut catalogs = self.registry.watch();
-        let mut checks: BTreeMap<ProviderName, (Arc<Provider>, AbortHandle)> = BTreeMap::new();
+        let mut checks: BTreeMap<ProviderName, (Arc<Provider>, CancellationToken)> =
+            BTreeMap::new();
         loop {
             let catalog = catalogs.borrow_and_update().clone();
-            checks.retain(|name, (checked, task)| {
+            checks.retain(|name, (checked, stop)| {
                 let same = catalog.enabled(name).is_some_and(|now| same_server(now, checked));
                 if !same {
-                    task.abort();
+                    stop.cancel();
                 }
                 same
             });
             for provider in catalog.providers.values().filter(|provider| !provider.disabled) {
                 checks.entry(provider.name.clone()).or_insert_with(|| {
-                    let check = self.clone().check(provider.clone(), stop.clone());
-                    (provider.clone(), tasks.spawn(check).abort_handle())
+                    let stop = stop.child_token();
+                    tasks.spawn(self.clone().check(provider.clone(), stop.clone()));
+                    (provider.clone(), stop)
                 });
             }
             tokio::select! {
@@ -41,7 +42,7 @@ impl Delivery {
         }
     }
 
-    /// Checks one provider whenever it is time.
+    /// Checks one provider whenever it is time, until `stop`.
     async fn check(self: Arc<Self>, provider: Arc<Provider>, stop: CancellationToken) {
         let name = &provider.name;
         loop {

@@ -1,96 +1,27 @@
 //! The real binary as a process with a folder of its own.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::Client;
+use super::client::{Client, text};
+use super::provider;
+pub use super::provider::Provider;
 use super::wait::{LIMIT, eventually, within};
-
-/// One `MailProvider` of the providers file. The first of a file is the default.
-#[derive(Clone)]
-pub struct Provider {
-    name: &'static str,
-    smtp: Value,
-    retry: Value,
-    password: Option<&'static str>,
-    sender_name: Option<&'static str>,
-}
-
-impl Provider {
-    /// Speaks to `127.0.0.1:port` without TLS, tries once, and takes all that the tests post.
-    pub fn plain(name: &'static str, port: u16) -> Self {
-        Self {
-            name,
-            smtp: json!({"host": "127.0.0.1", "port": port, "disableTLS": true}),
-            retry: json!({"count": 0, "initialBackoffMs": 10, "queueSize": 10000}),
-            password: None,
-            sender_name: None,
-        }
-    }
-
-    /// Speaks TLS to `host:port` (from the first byte on port 465) and trusts `ca`, a PEM.
-    pub fn tls(name: &'static str, host: &str, port: u16, ca: &str) -> Self {
-        let smtp = json!({"host": host, "port": port, "certificateAuthority": ca});
-        Self { smtp, ..Self::plain(name, port) }
-    }
-
-    /// Logs in.
-    pub fn login(mut self, username: &str, password: &'static str) -> Self {
-        self.smtp["username"] = username.into();
-        self.smtp["passwordRef"] = json!({"name": self.name});
-        self.password = Some(password);
-        self
-    }
-
-    /// Retries `count` times, the first time after `backoff_ms`.
-    pub fn retry(mut self, count: u32, backoff_ms: u32) -> Self {
-        self.retry["count"] = count.into();
-        self.retry["initialBackoffMs"] = backoff_ms.into();
-        self
-    }
-
-    /// Sends under a display name.
-    pub fn sender_name(mut self, name: &'static str) -> Self {
-        self.sender_name = Some(name);
-        self
-    }
-
-    /// The manifests, one JSON document each: JSON is YAML.
-    fn manifests(&self, default: bool) -> String {
-        let mut sender = json!({"address": "noreply@example.com"});
-        if let Some(name) = self.sender_name {
-            sender["name"] = name.into();
-        }
-        let provider = json!({
-            "apiVersion": "breakglass.t-caas.telekom.com/v1alpha1",
-            "kind": "MailProvider",
-            "metadata": {"name": self.name},
-            "spec": {
-                "default": default, "smtp": self.smtp, "sender": sender, "retry": self.retry,
-            },
-        });
-        let secret = self.password.map_or_else(String::new, |password| {
-            let secret = json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name},
-                "type": "Opaque", "stringData": {"password": password},
-            });
-            format!("---\n{secret}\n")
-        });
-        format!("---\n{provider}\n{secret}")
-    }
-}
 
 /// Where a server lives: its data folder, its providers file and the logs of its runs.
 pub struct Home {
-    dir: TempDir,
+    dir: Arc<TempDir>,
     data: PathBuf,
+    manifests: PathBuf,
     args: Vec<String>,
     env: Vec<(&'static str, &'static str)>,
     under: Vec<String>,
@@ -103,11 +34,12 @@ impl Home {
     /// # Panics
     /// When the disk is at fault.
     pub fn new(providers: &[Provider]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        let dir = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let data = dir.path().join("data");
         std::fs::create_dir(&data).expect("a data folder");
-        let home =
-            Self { dir, data, args: vec![], env: vec![], under: vec![], runs: AtomicU32::new(0) };
+        let manifests = dir.path().join("providers.yaml");
+        let (args, env, under, runs) = (vec![], vec![], vec![], AtomicU32::new(0));
+        let home = Self { dir, data, manifests, args, env, under, runs };
         home.providers(providers);
         home
     }
@@ -145,14 +77,26 @@ impl Home {
         self.dir.path().join(name)
     }
 
+    /// Takes its manifests from another file, or from a folder.
+    pub fn reading(mut self, manifests: PathBuf) -> Self {
+        self.manifests = manifests;
+        self
+    }
+
     /// Writes the providers file anew.
     ///
     /// # Panics
     /// When the disk is at fault.
     pub fn providers(&self, providers: &[Provider]) {
-        let text: String =
-            providers.iter().enumerate().map(|(n, provider)| provider.manifests(n == 0)).collect();
-        std::fs::write(self.path("new.yaml"), text).expect("write the providers");
+        self.write(&provider::manifests(providers));
+    }
+
+    /// The same with any text.
+    ///
+    /// # Panics
+    /// When the disk is at fault.
+    pub fn write(&self, manifests: &str) {
+        std::fs::write(self.path("new.yaml"), manifests).expect("write the providers");
         std::fs::rename(self.path("new.yaml"), self.path("providers.yaml")).expect("rename");
     }
 
@@ -161,6 +105,20 @@ impl Home {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(&self) -> Process {
+        let mut serve: Vec<OsString> = vec!["serve".into(), "--auth".into(), "none".into()];
+        serve.extend(["--providers".into(), self.manifests.clone().into()]);
+        self.run(serve)
+    }
+
+    /// Starts `dev` and returns at once.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn dev(&self) -> Process {
+        self.run(vec!["dev".into()])
+    }
+
+    fn run(&self, command: Vec<OsString>) -> Process {
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let log = self.path(&format!("run-{run}.log"));
         let out = File::create(&log).expect("a log file");
@@ -168,9 +126,8 @@ impl Home {
         words.push(env!("CARGO_BIN_EXE_breakglass-mailer").into());
         let child = Command::new(&words[0])
             .args(&words[1..])
-            .args(["serve", "--listen", "127.0.0.1:0", "--auth", "none", "--log-format", "json"])
-            .arg("--providers")
-            .arg(self.path("providers.yaml"))
+            .args(command)
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .arg("--data-dir")
             .arg(&self.data)
             .args(&self.args)
@@ -180,7 +137,7 @@ impl Home {
             .stderr(out)
             .spawn()
             .expect("start the server");
-        Process { child, log }
+        Process { child, log, _dir: self.dir.clone() }
     }
 
     /// Starts the server and waits until it is ready.
@@ -213,6 +170,8 @@ pub struct Refusal {
 pub struct Process {
     child: Child,
     log: PathBuf,
+    /// The folder outlives the server.
+    _dir: Arc<TempDir>,
 }
 
 impl Process {
@@ -279,6 +238,14 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("send SIGTERM");
     }
 
+    /// Ctrl-C.
+    ///
+    /// # Panics
+    /// When it is gone already.
+    pub fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("send SIGINT");
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -324,5 +291,54 @@ impl App {
             (self.client.get("/queue").await["depth"] == 0).then_some(())
         })
         .await;
+    }
+
+    /// Posts a notification; its id.
+    ///
+    /// # Panics
+    /// When it is not accepted.
+    pub async fn notify(&self, body: &Value) -> String {
+        text(&self.client.accepted(body).await["id"])
+    }
+
+    /// Waits until the jobs of a notification are all in one of these states; the notification.
+    ///
+    /// # Panics
+    /// When they are not after the limit.
+    pub async fn jobs_are(&self, notification: &str, states: &[&str]) -> Value {
+        let path = format!("/notifications/{notification}");
+        eventually(&format!("the jobs are {states:?}"), async || {
+            let found = self.client.get(&path).await;
+            let jobs = found["jobs"].as_array().expect("jobs");
+            let there = |job: &Value| states.contains(&job["state"].as_str().unwrap_or_default());
+            jobs.iter().all(there).then_some(found)
+        })
+        .await
+    }
+
+    /// Waits until the queue of a provider shows this `count`, such as `parked`.
+    ///
+    /// # Panics
+    /// When it does not after the limit.
+    pub async fn queue_has(&self, provider: &str, count: &str, jobs_count: usize) -> Value {
+        let path = format!("/queue?provider={provider}");
+        eventually(&format!("{jobs_count} jobs of {provider} are {count}"), async || {
+            let queue = self.client.get(&path).await["providers"][0].clone();
+            (queue[count] == jobs_count).then_some(queue)
+        })
+        .await
+    }
+
+    /// Waits until what `GET /providers` shows of a provider fulfils `wanted`.
+    ///
+    /// # Panics
+    /// When it does not after the limit.
+    pub async fn provider_is(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("the provider {name} is as wanted"), async || {
+            let all = self.client.get("/providers").await;
+            let mut all = all["items"].as_array().expect("items").iter();
+            all.find(|shown| shown["name"] == name && wanted(shown)).cloned()
+        })
+        .await
     }
 }

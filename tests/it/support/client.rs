@@ -107,6 +107,22 @@ impl Client {
         answer.json()
     }
 
+    /// Posts JSON to `path`.
+    ///
+    /// # Panics
+    /// When nobody answers.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.call(Method::POST, path, &[], Some(body)).await.expect("an answer")
+    }
+
+    /// `DELETE` of `path`.
+    ///
+    /// # Panics
+    /// When nobody answers.
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, &[], None).await.expect("an answer")
+    }
+
     /// The status of `path`; `None` when nobody answers.
     pub async fn status(&self, path: &str) -> Option<u16> {
         self.call(Method::GET, path, &[], None).await.ok().map(|answer| answer.status)
@@ -128,4 +144,12 @@ impl Client {
             }
         }
     }
+}
+
+/// A string of an answer.
+///
+/// # Panics
+/// When it is none.
+pub fn text(value: &Value) -> String {
+    value.as_str().expect("a string").to_owned()
 }

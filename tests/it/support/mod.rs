@@ -9,6 +9,7 @@ pub mod image;
 pub mod load;
 pub mod memory_store;
 pub mod postfix;
+pub mod provider;
 pub mod sink;
 pub mod smtp;
 pub mod wait;

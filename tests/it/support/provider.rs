@@ -1,0 +1,124 @@
+//! The manifests of a test: JSON documents, which are YAML.
+
+use serde_json::{Value, json};
+
+/// One `MailProvider` of the providers file. The first of a file is the default.
+#[derive(Clone)]
+pub struct Provider {
+    name: &'static str,
+    smtp: Value,
+    retry: Value,
+    password: Option<&'static str>,
+    sender: Value,
+    is_disabled: bool,
+}
+
+impl Provider {
+    /// Speaks to `127.0.0.1:port` without TLS, tries once, and takes all that the tests post.
+    pub fn plain(name: &'static str, port: u16) -> Self {
+        Self {
+            name,
+            smtp: json!({"host": "127.0.0.1", "port": port, "disableTLS": true}),
+            retry: json!({"count": 0, "initialBackoffMs": 10, "queueSize": 10000}),
+            password: None,
+            sender: json!({"address": "noreply@example.com"}),
+            is_disabled: false,
+        }
+    }
+
+    /// Speaks TLS to `host:port` (from the first byte on port 465) and trusts `ca`, a PEM.
+    pub fn tls(name: &'static str, host: &str, port: u16, ca: &str) -> Self {
+        let smtp = json!({"host": host, "port": port, "certificateAuthority": ca});
+        Self { smtp, ..Self::plain(name, port) }
+    }
+
+    /// Logs in.
+    pub fn login(mut self, username: &str, password: &'static str) -> Self {
+        self.smtp["username"] = username.into();
+        self.smtp["passwordRef"] = json!({"name": self.name});
+        self.password = Some(password);
+        self
+    }
+
+    /// The same without its Secret.
+    pub fn without_secret(mut self) -> Self {
+        self.password = None;
+        self
+    }
+
+    /// Retries `count` times, the first time after `backoff_ms`.
+    pub fn retry(mut self, count: u32, backoff_ms: u32) -> Self {
+        self.retry["count"] = count.into();
+        self.retry["initialBackoffMs"] = backoff_ms.into();
+        self
+    }
+
+    /// Takes so many jobs.
+    pub fn queue_size(mut self, jobs_count: usize) -> Self {
+        self.retry["queueSize"] = jobs_count.into();
+        self
+    }
+
+    /// Sends from this address.
+    pub fn sender(mut self, address: &str) -> Self {
+        self.sender["address"] = address.into();
+        self
+    }
+
+    /// Sends under a display name.
+    pub fn sender_name(mut self, name: &str) -> Self {
+        self.sender["name"] = name.into();
+        self
+    }
+
+    /// Takes no part.
+    pub fn disabled(mut self) -> Self {
+        self.is_disabled = true;
+        self
+    }
+
+    /// Its manifests.
+    pub fn manifests(&self, is_default: bool) -> String {
+        let spec = json!({
+            "default": is_default, "disabled": self.is_disabled,
+            "smtp": self.smtp, "sender": self.sender, "retry": self.retry,
+        });
+        let provider = object("MailProvider", &json!({"name": self.name}), &spec);
+        let secret = self.password.map_or_else(String::new, |password| {
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name},
+                "type": "Opaque", "stringData": {"password": password},
+            });
+            format!("---\n{secret}\n")
+        });
+        provider + &secret
+    }
+}
+
+/// The manifests of all of them; the first is the default.
+pub fn manifests(providers: &[Provider]) -> String {
+    providers.iter().enumerate().map(|(n, provider)| provider.manifests(n == 0)).collect()
+}
+
+/// A `BreakglassEscalation`, named `name` or `namespace/name`.
+pub fn escalation(name: &str, spec: &Value) -> String {
+    object("BreakglassEscalation", &metadata(name), spec)
+}
+
+/// A `ClusterConfig` that chooses a provider.
+pub fn cluster(name: &str, provider: &str) -> String {
+    object("ClusterConfig", &metadata(name), &json!({"mailProvider": provider}))
+}
+
+fn metadata(name: &str) -> Value {
+    match name.split_once('/') {
+        Some((namespace, name)) => json!({"namespace": namespace, "name": name}),
+        None => json!({"name": name}),
+    }
+}
+
+fn object(kind: &str, metadata: &Value, spec: &Value) -> String {
+    let version = "breakglass.t-caas.telekom.com/v1alpha1";
+    let object = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec});
+    format!("---\n{object}\n")
+}
