@@ -86,6 +86,22 @@ fn run_to_end(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
     ended
 }
 
+/// How many callers may be connected at once: as many as there are file descriptors, less those
+/// that the store and the connections to providers need.
+fn callers_max() -> usize {
+    const CALLERS_MAX: u64 = 16_384;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    let files = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    // No limit at all is `None`.
+    let files = files.unwrap_or(u64::MAX);
+    let callers = (files / 2).max(files.saturating_sub(1024)).clamp(1, CALLERS_MAX);
+    usize::try_from(callers).unwrap_or(usize::MAX)
+}
+
 /// Opens the socket of the API: before the store, so that a second start on the same address
 /// touches nothing.
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -156,7 +172,8 @@ impl App {
         let mut store_stopped = self.store.stopped();
         let delivering = delivery.start();
         let closing = CancellationToken::new();
-        let serving = server::serve(listener, router(api), Limits::default(), closing.clone());
+        let limits = Limits { connections_count_max: callers_max(), ..Limits::default() };
+        let serving = server::serve(listener, router(api), limits, closing.clone());
         let answering = tokio::spawn(serving);
         tracing::info!(%address, "listening");
 

@@ -134,7 +134,7 @@ async fn subject(api: &Api, job: &Job) -> Result<String, Problem> {
 fn if_readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, Problem> {
     match read {
         Err(StoreError::Unreadable(place)) => {
-            tracing::warn!(%place, "A dead letter is shown without what cannot be read of it");
+            tracing::warn!(%place, "a dead letter is shown without what cannot be read of it");
             Ok(None)
         }
         other => Ok(other?),

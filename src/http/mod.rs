@@ -146,6 +146,8 @@ async fn run_to_end<T: Send + 'static>(
 
 /// The answer when a task of ours panicked or was cancelled with the runtime.
 fn broken(error: &JoinError) -> Problem {
-    tracing::error!(%error, "The work for a request did not come to its end");
+    // The error itself would quote the panic, which may quote the request.
+    let panicked = error.is_panic();
+    tracing::error!(panicked, "the work for a request did not come to its end");
     Problem::new(ProblemKind::Internal, "The server failed; its log says why.")
 }

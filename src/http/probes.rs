@@ -40,7 +40,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> (StatusCode, Json<Pro
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, Problem> {
     let readings = readings(&api);
     let text = api.metrics.render(&readings).map_err(|error| {
-        tracing::error!(%error, "The metrics cannot be written");
+        tracing::error!(%error, "the metrics cannot be written");
         Problem::new(ProblemKind::Internal, "The metrics cannot be written.")
     })?;
     let media_type = "text/plain; version=0.0.4; charset=utf-8";

@@ -261,12 +261,13 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_names_the_provider_and_when_to_try_again() {
         let provider = ProviderName::new("urgent-mail").expect("a name");
-        let problem = Problem::from(AcceptError::Full { provider, capacity: 10 });
+        let problem =
+            Problem::from(AcceptError::Full { provider, capacity: 10, depth: 9, wanted: 2 });
         insta::assert_snapshot!(shown(problem).await, @r#"
         503 Service Unavailable
         content-type: application/problem+json
         retry-after: 10
-        {"type":"/problems/queue-full","title":"The queue is full","status":503,"detail":"The queue of urgent-mail is full (10 jobs)."}
+        {"type":"/problems/queue-full","title":"The queue is full","status":503,"detail":"The queue of urgent-mail has no place for 2 more jobs: 9 of 10 are taken."}
         "#);
     }
 

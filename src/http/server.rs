@@ -76,7 +76,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
         tokio::spawn(async move {
             if let Err(error) = served.await {
                 // What a client does to its own connection is its business.
-                tracing::debug!(%error, "A connection ended early");
+                tracing::debug!(%error, "a connection ended early");
             }
             drop(place);
         });
@@ -100,7 +100,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 // Out of file descriptors or memory: the connections that end free some.
-                tracing::warn!(%error, "No connection can be accepted for the moment");
+                tracing::warn!(%error, "no connection can be accepted for the moment");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

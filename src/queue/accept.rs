@@ -43,12 +43,18 @@ pub struct Accepted {
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// The provider that would accept it has no place.
-    #[error("the queue of {provider} is full ({capacity} jobs)")]
+    #[error(
+        "the queue of {provider} has no place for {wanted} more jobs: {depth} of {capacity} are taken"
+    )]
     Full {
         /// Whose queue.
         provider: ProviderName,
         /// Its `queueSize`.
         capacity: usize,
+        /// How many of its places are taken.
+        depth: usize,
+        /// How many the notification needs.
+        wanted: usize,
     },
     /// The key was used for another request.
     #[error("this Idempotency-Key was used for another request")]
@@ -149,8 +155,10 @@ impl Queue {
             return Err(AcceptError::Stopping);
         }
         let home: &mut Home = state.homes.entry(provider.clone()).or_default();
-        if home.depth() + count > capacity {
-            return Err(AcceptError::Full { provider: provider.clone(), capacity });
+        let depth = home.depth();
+        if depth + count > capacity {
+            let provider = provider.clone();
+            return Err(AcceptError::Full { provider, capacity, depth, wanted: count });
         }
         home.reserved_count += count;
         Ok(())

@@ -289,7 +289,7 @@ impl Queue {
     ) -> Result<T, StoreError> {
         let store = self.store.clone();
         let done = tokio::task::spawn_blocking(move || work(&*store)).await;
-        done.unwrap_or_else(|error| Err(StoreError::Stopped(format!("a read failed: {error}"))))
+        done.unwrap_or_else(|_| Err(StoreError::Busy("the reading was cut short".to_owned())))
     }
 
     fn take(self: &Arc<Self>, id: JobId, hold: Hold) -> Option<Claim> {

@@ -44,7 +44,7 @@ fn candidate(shared: &Shared) -> Option<u64> {
     let all: u64 = sizes.values().sum();
     let oldest = *sizes.keys().next()?;
     let garbage = all.saturating_sub(live);
-    let worth_it = garbage > live + shared.slack_bytes
+    let worth_it = garbage > live + shared.slack_bytes()
         || (sizes.len() > SEGMENTS_MAX && garbage > live / 4)
         || oldest <= shared.damaged_through;
     // The last one is being written.
@@ -74,6 +74,7 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
             // They were forgotten since they were listed.
             continue;
         }
+        // Into the reserve if need be: more is freed than is taken.
         shared
             .append(records, 0, false)
             .blocking_recv()

@@ -71,6 +71,8 @@ pub(super) trait Listener {
     fn written(&mut self, batch: Vec<Written>);
     /// A segment was begun, and is so long.
     fn began(&mut self, segment: u64, bytes: u64);
+    /// The volume has no room for new mail, or has it again.
+    fn room_changed(&mut self, is_short: bool);
     /// How long one write and sync took, and for how many jobs.
     fn committed(&mut self, took: Duration, jobs_count: usize);
     /// The journal stopped for good.
@@ -195,7 +197,7 @@ impl Writer {
     fn commit(&mut self, batch: Vec<Append>, listener: &mut dyn Listener) {
         let begin = Instant::now();
         let bytes = batch.iter().map(append_bytes).sum::<usize>() as u64;
-        let (batch, refused): (Vec<_>, Vec<_>) = if self.has_room(bytes) {
+        let (batch, refused): (Vec<_>, Vec<_>) = if self.has_room(bytes, listener) {
             (batch, Vec::new())
         } else {
             batch.into_iter().partition(|append| !append.leaves_reserve)
@@ -300,19 +302,29 @@ impl Writer {
     }
 
     /// Whether so many bytes of new mail may come in; says when that changes.
-    fn has_room(&mut self, bytes: u64) -> bool {
+    fn has_room(&mut self, bytes: u64, listener: &mut dyn Listener) -> bool {
         // A file system that cannot tell is asked by writing.
         let is_short = rustix::fs::fstatvfs(&self.file)
             .is_ok_and(|volume| volume.f_bavail * volume.f_frsize < RESERVE_BYTES + bytes);
-        let folder = self.folder.display();
+        let folder = self.folder.display().to_string();
         match (self.is_short, is_short) {
             (false, true) => {
-                tracing::error!(%folder, "the volume is full: new mail is refused, delivery goes on");
+                tracing::error!(
+                    folder,
+                    "the volume is full: new mail is refused, delivery goes on"
+                );
+                // What is needed no more can be freed only out of a segment that is not written.
+                if self.end.bytes > SEGMENT_HEADER_BYTES as u64
+                    && let Ok((segment, bytes)) = self.begin_segment()
+                {
+                    listener.began(segment, bytes);
+                }
             }
-            (true, false) => tracing::info!(%folder, "the volume has room again"),
-            (true, true) | (false, false) => {}
+            (true, false) => tracing::info!(folder, "the volume has room again"),
+            (true, true) | (false, false) => return !is_short,
         }
         self.is_short = is_short;
+        listener.room_changed(is_short);
         !is_short
     }
 

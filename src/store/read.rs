@@ -31,9 +31,11 @@ impl Store for DiskStore {
         let mut jobs = Vec::new();
         for row in index.jobs.iter() {
             let (id, row) = row.map_err(broken)?;
-            let job = job(&id, read(&row)?)?;
-            if !job.progress.has_ended() {
-                jobs.push(job);
+            match job(&id, read(&row)?) {
+                Ok(job) if job.progress.has_ended() => {}
+                Ok(job) => jobs.push(job),
+                // It stays on disk, and the others go out.
+                Err(error) => tracing::error!(%error, "a job is left alone"),
             }
         }
         Ok(jobs)

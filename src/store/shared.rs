@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,7 +30,9 @@ pub(super) struct Shared {
     pub(super) store: Uuid,
     pub(super) folder: PathBuf,
     pub(super) journal: PathBuf,
-    pub(super) slack_bytes: u64,
+    slack_bytes: u64,
+    /// The volume has no room: nothing that is needed no more may stay.
+    is_short: AtomicBool,
     /// Segments up to this one are freed as soon as may be: some of them are damaged.
     pub(super) damaged_through: u64,
     pub(super) progress: Progress,
@@ -68,6 +70,7 @@ impl Shared {
             folder: options.folder.clone(),
             journal: options.folder.join("journal"),
             slack_bytes: options.slack_bytes,
+            is_short: AtomicBool::new(false),
             damaged_through,
             progress,
             stopped: watch::channel(None).0,
@@ -163,6 +166,11 @@ impl Shared {
         Ok(Some((location.schema, bytes)))
     }
 
+    /// How many bytes that are needed no more may stay.
+    pub(super) fn slack_bytes(&self) -> u64 {
+        if self.is_short.load(Ordering::Relaxed) { 0 } else { self.slack_bytes }
+    }
+
     pub(super) fn segment_sizes(&self) -> BTreeMap<u64, u64> {
         lock(&self.sizes).clone()
     }
@@ -234,6 +242,10 @@ impl Listener for Follower {
 
     fn began(&mut self, segment: u64, bytes: u64) {
         lock(&self.shared.sizes).insert(segment, bytes);
+    }
+
+    fn room_changed(&mut self, is_short: bool) {
+        self.shared.is_short.store(is_short, Ordering::Relaxed);
     }
 
     fn committed(&mut self, took: Duration, jobs_count: usize) {

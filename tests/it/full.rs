@@ -90,8 +90,10 @@ async fn a_full_volume_refuses_new_mail_delivers_the_rest_and_recovers_by_itself
     // Somebody else takes even the reserve, and the server comes back: nothing can be recorded.
     let filler = volume.fill();
     sink.open();
-    eventually("the sink takes what it can", async || (!sink.letters().is_empty()).then_some(()))
-        .await;
+    eventually("the check finds the server again", async || {
+        (app.client.get("/queue").await["providers"][0]["healthy"] == true).then_some(())
+    })
+    .await;
     let refused = app.client.notify(&post(0), None).await.expect("an answer");
     assert_eq!(refused.status, 503);
 

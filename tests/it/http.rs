@@ -142,7 +142,7 @@ async fn fifty_posts_at_once_fill_a_queue_to_its_bound_and_not_beyond() {
     let full = answers.iter().find(|a| a.status != StatusCode::ACCEPTED).expect("40 of them");
     insta::assert_snapshot!(full.shown(), @r#"
     503 Service Unavailable application/problem+json 10
-    {"type":"/problems/queue-full","title":"The queue is full","status":503,"detail":"The queue of main is full (10 jobs)."}
+    {"type":"/problems/queue-full","title":"The queue is full","status":503,"detail":"The queue of main has no place for 1 more jobs: 10 of 10 are taken."}
     "#);
     assert_eq!(api.get("/queue").await["depth"], 10);
     assert_eq!(api.store.notifications_count(), 10);
