@@ -7,9 +7,10 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::codec::Encoded;
-use super::journal::{segment_path, sync_folder};
+use super::journal::{RESERVE_BYTES, segment_path, sync_folder};
 use super::recover::write_identity;
 use super::shared::Shared;
 use crate::migrations::{self, latest};
@@ -21,16 +22,21 @@ const SEGMENTS_MAX: usize = 1024;
 const BATCH: usize = 64;
 const BATCH_BYTES_MAX: usize = 2 << 20;
 
+/// Between two tries to free a segment.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Runs until the store closes; wakes with each batch that the index applied.
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut applied = 0;
-    while let Some(now) = shared.progress.wait_beyond(applied) {
+    while let Some(now) = shared.progress.wait_beyond(applied, None) {
         applied = now;
         while let Some(segment) = candidate(shared) {
             if let Err(error) = free(shared, segment) {
-                // Tried again when the index has moved on: there may be room then.
                 tracing::warn!(segment, %error, "a segment of the journal cannot be freed yet");
-                break;
+                // There may be room in a while; only the end of the store cuts this short.
+                if shared.progress.wait_beyond(u64::MAX, Some(PAUSE)).is_none() {
+                    return;
+                }
             }
         }
     }
@@ -40,13 +46,19 @@ pub(super) fn run(shared: &Arc<Shared>) {
 /// more, there are very many segments, or it may be damaged.
 fn candidate(shared: &Shared) -> Option<u64> {
     let sizes = shared.segment_sizes();
-    let live: u64 = shared.index()?.live_bytes().values().sum();
+    let live_bytes = shared.index()?.live_bytes();
+    let live: u64 = live_bytes.values().sum();
     let all: u64 = sizes.values().sum();
-    let oldest = *sizes.keys().next()?;
     let garbage = all.saturating_sub(live);
-    let worth_it = garbage > live + shared.slack_bytes()
-        || (sizes.len() > SEGMENTS_MAX && garbage > live / 4)
-        || oldest <= shared.damaged_through;
+    let oldest = *sizes.keys().next()?;
+    let worth_it = if shared.is_short() {
+        // What is alive in it has to fit into a part of the reserve.
+        live_bytes.get(&oldest).is_none_or(|live| *live < RESERVE_BYTES / 4)
+    } else {
+        garbage > live + shared.slack_bytes
+            || (sizes.len() > SEGMENTS_MAX && garbage > live / 4)
+            || oldest <= shared.damaged_through
+    };
     // The last one is being written.
     (worth_it && sizes.len() > 1).then_some(oldest)
 }
@@ -74,9 +86,8 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
             // They were forgotten since they were listed.
             continue;
         }
-        // Into the reserve if need be: more is freed than is taken.
         shared
-            .append(records, 0, false)
+            .append(records, 0, !shared.is_short())
             .blocking_recv()
             .unwrap_or_else(|_| Err(StoreError::Stopped("the journal has ended".to_owned())))?;
         shared.progress.wait(shared.committed())?;

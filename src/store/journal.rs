@@ -23,7 +23,7 @@ pub(super) const SEGMENT_HEADER_BYTES: usize = 36;
 const SEGMENT_MAGIC: [u8; 4] = *b"BGMS";
 /// New notifications are refused while the volume has less room than this: what is left is for
 /// recording what becomes of those that were accepted.
-const RESERVE_BYTES: u64 = 4 << 20;
+pub(super) const RESERVE_BYTES: u64 = 4 << 20;
 /// A batch is written at once when it has grown to this.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 

@@ -1,6 +1,7 @@
 //! How far the index has followed the journal.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::queue::store::StoreError;
 
@@ -55,14 +56,15 @@ impl Progress {
         }
     }
 
-    /// Blocks until the index has applied more than `sequence`, through its failures; `None` when
-    /// the store closes.
-    pub(super) fn wait_beyond(&self, sequence: u64) -> Option<u64> {
+    /// Blocks until the index has applied more than `sequence`, through its failures, or until
+    /// `limit` has passed; `None` when the store closes.
+    pub(super) fn wait_beyond(&self, sequence: u64, limit: Option<Duration>) -> Option<u64> {
         let waits = |state: &mut State| {
             (state.applied <= sequence || state.failed.is_some()) && !state.closed
         };
-        let state = self.changed.wait_while(self.lock(), waits);
-        let state = state.unwrap_or_else(PoisonError::into_inner);
+        let limit = limit.unwrap_or(Duration::MAX);
+        let state = self.changed.wait_timeout_while(self.lock(), limit, waits);
+        let (state, _) = state.unwrap_or_else(PoisonError::into_inner);
         (!state.closed).then_some(state.applied)
     }
 

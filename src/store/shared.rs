@@ -30,8 +30,8 @@ pub(super) struct Shared {
     pub(super) store: Uuid,
     pub(super) folder: PathBuf,
     pub(super) journal: PathBuf,
-    slack_bytes: u64,
-    /// The volume has no room: nothing that is needed no more may stay.
+    pub(super) slack_bytes: u64,
+    /// Kept by the journal's thread.
     is_short: AtomicBool,
     /// Segments up to this one are freed as soon as may be: some of them are damaged.
     pub(super) damaged_through: u64,
@@ -166,9 +166,9 @@ impl Shared {
         Ok(Some((location.schema, bytes)))
     }
 
-    /// How many bytes that are needed no more may stay.
-    pub(super) fn slack_bytes(&self) -> u64 {
-        if self.is_short.load(Ordering::Relaxed) { 0 } else { self.slack_bytes }
+    /// Whether the volume has no room for new mail.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short.load(Ordering::Relaxed)
     }
 
     pub(super) fn segment_sizes(&self) -> BTreeMap<u64, u64> {
