@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::index::{Index, Replay};
+use super::carried::Replay;
+use super::index::Index;
 use super::journal::{Written, segment_path};
 use super::scan::Scan;
 use super::shared::Shared;

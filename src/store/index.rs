@@ -4,13 +4,14 @@
 //! whenever it is in doubt it is thrown away and made again by applying the journal from its
 //! beginning, with the same code that applies each new record.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
 use sled::{Db, Tree};
 use uuid::Uuid;
 
+use super::carried::Replay;
 use super::journal::{Location, Written};
 use super::rows::{
     Applied, JobRow, NotificationRow, attempt_key, broken, get, ids, insert, pair, put, read,
@@ -29,25 +30,16 @@ pub(super) struct Index {
     /// Job id to its row.
     pub(super) jobs: Tree,
     /// Job id and attempt number, big endian, to the attempt.
-    attempts: Tree,
+    pub(super) attempts: Tree,
     /// Idempotency key to notification id.
-    keys: Tree,
+    pub(super) keys: Tree,
     /// Acceptance time, big endian, and notification id, of those with a key.
-    key_ages: Tree,
+    pub(super) key_ages: Tree,
     /// End time, big endian, and job id.
-    ended: Tree,
+    pub(super) ended: Tree,
     /// Segment, big endian, and notification id, of those whose record lies there.
-    segments: Tree,
+    pub(super) segments: Tree,
     live_bytes: Mutex<BTreeMap<u64, u64>>,
-}
-
-/// What a replay from the beginning must remember: records that come before the one that carries
-/// their notification forward, whose own beginning went with an old segment.
-#[derive(Default)]
-pub(super) struct Replay {
-    orphans: HashMap<Id, (u64, latest::Progress)>,
-    forgotten_jobs: HashSet<Id>,
-    forgotten_keys: HashSet<Id>,
 }
 
 impl Index {
@@ -137,7 +129,7 @@ impl Index {
     }
 
     /// Puts the row of a notification and everything that leads to it.
-    fn remember(
+    pub(super) fn remember(
         &self,
         notification: &latest::Notification,
         key: Option<&latest::Key>,
@@ -200,7 +192,7 @@ impl Index {
         Ok(released)
     }
 
-    fn remove_attempts(&self, id: &Id) -> Applied<()> {
+    pub(super) fn remove_attempts(&self, id: &Id) -> Applied<()> {
         for attempt in self.attempts.scan_prefix(id).keys() {
             remove(&self.attempts, &attempt.map_err(broken)?)?;
         }
@@ -226,109 +218,8 @@ impl Index {
         Ok(None)
     }
 
-    fn carried(
-        &self,
-        carried: &latest::Carried,
-        location: Location,
-        replay: Option<&mut Replay>,
-    ) -> Applied<Option<Id>> {
-        let latest::Carried { as_of, notification, key, jobs } = carried;
-        let id = &notification.id;
-        let known = self.notification(id)?;
-        let Some(replay) = replay else {
-            return self.carried_live(carried, known, location);
-        };
-        if let Some(row) = known {
-            self.leave(&row)?;
-            self.drop_unlisted(&row, carried)?;
-        }
-        for carried in jobs {
-            let job = &carried.job;
-            if replay.forgotten_jobs.contains(job) {
-                continue;
-            }
-            for attempt in &carried.attempts {
-                put(&self.attempts, &attempt_key(job, attempt.number), attempt)?;
-            }
-            if self.job(job)?.is_some_and(|row| row.sequence > *as_of) {
-                continue;
-            }
-            let newer = replay.orphans.remove(job).filter(|(at, _)| at > as_of);
-            let (changed, progress) = newer.unwrap_or((*as_of, carried.progress.clone()));
-            let recipient = notification.jobs.iter().find(|(listed, _)| listed == job);
-            let row = JobRow {
-                notification: notification.id,
-                recipient: recipient.map(|(_, to)| to.clone()).unwrap_or_default(),
-                accepted_at: notification.accepted_at,
-                sequence: changed,
-                progress,
-            };
-            if let Some(at) = ended_at(&row.progress) {
-                insert(&self.ended, &pair(at, job), &[])?;
-            }
-            put(&self.jobs, job, &row)?;
-        }
-        let key = key.as_ref().filter(|_| !replay.forgotten_keys.contains(id));
-        self.remember(notification, key, location)?;
-        let released = self.release(id)?;
-        self.drop_if_empty(id)?;
-        Ok(released)
-    }
-
-    /// A record that carries a notification forward, at its first reading: the rows are as new as
-    /// they can be, and only the place is another. Unless something changed since the record was
-    /// made: then it does not count, the old place stays, and it is carried again.
-    fn carried_live(
-        &self,
-        carried: &latest::Carried,
-        known: Option<NotificationRow>,
-        location: Location,
-    ) -> Applied<Option<Id>> {
-        let id = carried.notification.id;
-        let Some(row) = known else { return Ok(Some(id)) };
-        let mut is_overtaken = carried.key.is_some() != row.key.is_some();
-        for job in &carried.jobs {
-            is_overtaken |= self.job(&job.job)?.is_none_or(|row| row.sequence > carried.as_of);
-        }
-        if is_overtaken {
-            return Ok(if row.location.content_bytes == 0 { Some(id) } else { None });
-        }
-        self.leave(&row)?;
-        self.remember(&row.notification, row.key.as_ref(), location)?;
-        Ok(if location.content_bytes == 0 { Some(id) } else { self.release(&id)? })
-    }
-
-    /// Takes away what leads to the old place of a notification.
-    fn leave(&self, row: &NotificationRow) -> Applied<()> {
-        self.count(&row.location, -1);
-        remove(&self.segments, &pair(row.location.segment, &row.notification.id))
-    }
-
-    /// What a newer record of a notification does not list any more was forgotten, and the record
-    /// of that may have gone with its segment.
-    fn drop_unlisted(&self, row: &NotificationRow, carried: &latest::Carried) -> Applied<()> {
-        for (job, _) in &row.notification.jobs {
-            let is_listed = carried.jobs.iter().any(|listed| listed.job == *job);
-            let Some(row) = self.job(job)?.filter(|row| row.sequence <= carried.as_of) else {
-                continue;
-            };
-            if !is_listed {
-                self.remove_attempts(job)?;
-                if let Some(at) = ended_at(&row.progress) {
-                    remove(&self.ended, &pair(at, job))?;
-                }
-                remove(&self.jobs, job)?;
-            }
-        }
-        if let (Some(key), None) = (&row.key, &carried.key) {
-            remove(&self.keys, key.key.as_bytes())?;
-            remove(&self.key_ages, &pair(row.notification.accepted_at, &row.notification.id))?;
-        }
-        Ok(())
-    }
-
     /// Lets go of a content that no job needs any more.
-    fn release(&self, id: &Id) -> Applied<Option<Id>> {
+    pub(super) fn release(&self, id: &Id) -> Applied<Option<Id>> {
         let Some(mut row) = self.notification(id)? else { return Ok(None) };
         if row.location.content_bytes == 0 || self.needs_content(&row)? {
             return Ok(None);
@@ -351,7 +242,7 @@ impl Index {
     }
 
     /// Forgets a notification of which nothing else is remembered.
-    fn drop_if_empty(&self, id: &Id) -> Applied<()> {
+    pub(super) fn drop_if_empty(&self, id: &Id) -> Applied<()> {
         let Some(row) = self.notification(id)? else { return Ok(()) };
         if row.key.is_some() {
             return Ok(());
@@ -402,7 +293,7 @@ impl Index {
         ids(&self.segments, &segment.to_be_bytes(), &(segment + 1).to_be_bytes(), limit)
     }
 
-    fn count(&self, location: &Location, sign: i64) {
+    pub(super) fn count(&self, location: &Location, sign: i64) {
         let bytes = location.record_bytes + location.content_bytes;
         let mut live = self.lock_live();
         let entry = live.entry(location.segment).or_default();
@@ -414,7 +305,7 @@ impl Index {
     }
 }
 
-fn ended_at(progress: &latest::Progress) -> Option<u64> {
+pub(super) fn ended_at(progress: &latest::Progress) -> Option<u64> {
     match progress.state {
         State::Delivered { at } | State::Cancelled { at } => Some(at),
         State::Queued { .. } | State::Dead { .. } => None,

@@ -13,6 +13,7 @@
 //! others that wait, and answered. The index follows on a thread of its own; reads wait until it
 //! has caught up with what was committed before they began.
 
+mod carried;
 mod codec;
 mod compact;
 mod follow;
@@ -41,7 +42,8 @@ pub use recover::Damage;
 
 use crate::migrations::SCHEMA;
 use crate::queue::store::StoreError;
-use index::{INDEX_VERSION, Index, Replay};
+use carried::Replay;
+use index::{INDEX_VERSION, Index};
 use journal::{End, Writer};
 use recover::{CleanClose, Found};
 use shared::{Follower, Shared};
