@@ -127,16 +127,16 @@ fn record(
 
 fn log(job: &Job, attempt: &Attempt, verdict: &Verdict) {
     let outcome = attempt.outcome.as_str();
-    let (mailprovider, stage) = (attempt.provider.as_str(), attempt.stage.as_str());
+    let (mailprovider, stage) = (&attempt.provider, attempt.stage.as_str());
     let (number, error) = (attempt.number, attempt.message.as_str());
     match verdict {
-        Verdict::Done => tracing::debug!(job = %job.id, mailprovider, number, "delivered"),
+        Verdict::Done => tracing::debug!(job = %job.id, %mailprovider, number, "delivered"),
         Verdict::Retry { .. } | Verdict::Failover { .. } => {
-            tracing::info!(job = %job.id, mailprovider, number, outcome, stage, error, "not delivered yet");
+            tracing::info!(job = %job.id, %mailprovider, number, outcome, stage, error, "not delivered yet");
         }
         Verdict::Bury { reason, .. } => {
             let reason = reason.as_str();
-            tracing::warn!(job = %job.id, mailprovider, number, stage, error, reason, "a dead letter");
+            tracing::warn!(job = %job.id, %mailprovider, number, stage, error, reason, "a dead letter");
         }
     }
 }
