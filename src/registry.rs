@@ -64,6 +64,7 @@ impl Registry {
             }
             self.catalog.send_replace(catalog);
         }
+        self.check_moved.notify_waiters();
     }
 
     /// The catalog as it is now.
@@ -85,12 +86,13 @@ impl Registry {
     }
 
     /// Folds what happened with `used` into the health of the provider. It is ignored when the
-    /// provider was removed meanwhile or has another server now: it tells nothing of that one.
+    /// provider was removed or disabled meanwhile, or has another server now: it tells nothing of
+    /// that one.
     pub fn observe(&self, used: &Provider, event: &HealthEvent) -> Transition {
         let mut all = self.lock_health();
         let catalog = self.catalog();
         let current = catalog.providers.get(&used.name);
-        let Some(provider) = current.filter(|current| same_server(current, used)) else {
+        let Some(provider) = current.filter(|now| !now.disabled && same_server(now, used)) else {
             return Transition::default();
         };
         let health = all.entry(used.name.clone()).or_default();

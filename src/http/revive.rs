@@ -115,6 +115,7 @@ async fn revive_all(api: &Arc<Api>, filter: &DeadFilter) -> Result<RetriedCount,
             let (api, id) = (api.clone(), *id);
             reviving.spawn(async move { revive(&api, id, None).await });
         }
+        let mut failed = None;
         while let Some(revived) = reviving.join_next().await {
             match revived.map_err(|error| broken(&error))? {
                 Ok(()) => done.retried += 1,
@@ -124,8 +125,12 @@ async fn revive_all(api: &Arc<Api>, filter: &DeadFilter) -> Result<RetriedCount,
                 }
                 // Somebody else took it meanwhile.
                 Err(ActError::NotFound) => {}
-                Err(error @ ActError::Store(_)) => return Err(error.into()),
+                // The others run to their end all the same.
+                Err(error @ ActError::Store(_)) => failed = Some(error),
             }
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
         }
     }
     Ok(done)

@@ -31,6 +31,9 @@ impl Index {
             return self.carried_live(carried, known, location);
         };
         if let Some(row) = known {
+            if self.is_overtaken(carried, &row)? {
+                return Ok(None);
+            }
             self.leave(&row)?;
             self.drop_unlisted(&row, carried)?;
         }
@@ -78,16 +81,23 @@ impl Index {
     ) -> Applied<Option<Id>> {
         let id = carried.notification.id;
         let Some(row) = known else { return Ok(Some(id)) };
-        let mut is_overtaken = carried.key.is_some() != row.key.is_some();
-        for job in &carried.jobs {
-            is_overtaken |= self.job(&job.job)?.is_none_or(|row| row.sequence > carried.as_of);
-        }
-        if is_overtaken {
+        if self.is_overtaken(carried, &row)? {
             return Ok(if row.location.content_bytes == 0 { Some(id) } else { None });
         }
         self.leave(&row)?;
         self.remember(&row.notification, row.key.as_ref(), location)?;
         Ok(if location.content_bytes == 0 { Some(id) } else { self.release(&id)? })
+    }
+
+    /// Whether something of the notification changed after what the record holds of it. While its
+    /// old place exists, so do all later segments, and nothing is lost by staying there.
+    fn is_overtaken(&self, carried: &latest::Carried, row: &NotificationRow) -> Applied<bool> {
+        for job in &carried.jobs {
+            if self.job(&job.job)?.is_none_or(|row| row.sequence > carried.as_of) {
+                return Ok(true);
+            }
+        }
+        Ok(carried.key.is_some() && row.key.is_none())
     }
 
     /// Takes away what leads to the old place of a notification.

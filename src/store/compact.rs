@@ -5,6 +5,7 @@
 //! carried record is never needed again, and a record that forgets something may go with its file.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +66,8 @@ fn candidate(shared: &Shared) -> Option<u64> {
 
 fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
     loop {
+        // The segment is not written any more, so what it holds is in the index from then on.
+        shared.progress.wait(shared.committed())?;
         let index = shared.index().ok_or_else(|| StoreError::Stopped("no index".to_owned()))?;
         let ids = index.in_segment(segment, BATCH)?;
         if ids.is_empty() {
@@ -90,15 +93,15 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
             .append(records, 0, !shared.is_short())
             .blocking_recv()
             .unwrap_or_else(|_| Err(StoreError::Stopped("the journal has ended".to_owned())))?;
-        shared.progress.wait(shared.committed())?;
     }
     let path = segment_path(&shared.journal, segment);
     let next = segment + 1;
     write_identity(&shared.folder, shared.store, next)
         .map_err(|error| StoreError::Stopped(error.to_string()))?;
-    let removed = remove(&path);
+    remove(&path)
+        .map_err(|error| StoreError::Busy(format!("cannot remove {}: {error}", path.display())))?;
     shared.forget_segment(segment);
-    removed.map_err(|error| StoreError::Busy(format!("cannot remove {}: {error}", path.display())))
+    Ok(())
 }
 
 /// One notification as it stands, with its content while a job needs it.
@@ -143,6 +146,10 @@ fn carry(
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {
-    fs::remove_file(path)?;
+    match fs::remove_file(path) {
+        // An earlier try may have removed it and failed then.
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     path.parent().map_or(Ok(()), sync_folder)
 }

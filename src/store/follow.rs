@@ -1,8 +1,9 @@
 //! The thread that lets the index follow the journal.
 //!
 //! An index that fails (sled keeps failing after the first write without room) is thrown away and
-//! made again from the journal, as soon as that works. Meanwhile mail goes on: accepting and
-//! delivering need the journal and memory; only looking things up has to wait.
+//! made again from the journal, as soon as that works. Meanwhile delivery goes on, which needs the
+//! journal and memory alone; looking things up and new mail, which would take the room that the new
+//! index needs, have to wait.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,8 +18,9 @@ use super::scan::Scan;
 use super::shared::Shared;
 use crate::queue::store::StoreError;
 
-/// Between two tries to make the index again.
+/// Before the first try to make the index again; doubles with each.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// Applies batches to the index until the journal's thread ends.
 pub(super) fn run(shared: &Shared, batches: &Receiver<Vec<Written>>) {
@@ -51,9 +53,10 @@ fn apply(shared: &Shared, batch: &[Written]) -> Result<(), String> {
 /// Tries until it works; `false` when the journal's thread has ended before.
 fn make_again(shared: &Shared, batches: &Receiver<Vec<Written>>) -> bool {
     let mut broken = shared.take_index();
+    let mut pause = PAUSE;
     loop {
         // What comes meanwhile is in the journal, and will be read from there.
-        let until = Instant::now() + PAUSE;
+        let until = Instant::now() + pause;
         while let Some(rest) = until.checked_duration_since(Instant::now()) {
             match batches.recv_timeout(rest) {
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
@@ -65,6 +68,7 @@ fn make_again(shared: &Shared, batches: &Receiver<Vec<Written>>) -> bool {
             broken = Some(index);
             continue;
         }
+        pause = (2 * pause).min(PAUSE_MAX);
         match catch_unwind(AssertUnwindSafe(|| replay(shared))) {
             Ok(Ok((index, sequence))) => {
                 let needless = |id: &_| {
@@ -82,7 +86,7 @@ fn make_again(shared: &Shared, batches: &Receiver<Vec<Written>>) -> bool {
     }
 }
 
-/// A new index from the journal as it is on disk, and the last record in it.
+/// A new index from the journal as far as it is acknowledged, and the last record in it.
 fn replay(shared: &Shared) -> Result<(Index, u64), StoreError> {
     let folder = shared.folder.join("index");
     let busy = |error: std::io::Error| StoreError::Busy(error.to_string());
@@ -90,20 +94,25 @@ fn replay(shared: &Shared) -> Result<(Index, u64), StoreError> {
         fs::remove_dir_all(&folder).map_err(busy)?;
     }
     let index = Index::open(&folder)?;
+    // What is behind it may still be undone, and its numbers given to other records.
+    let until = shared.committed();
     let mut replay = Replay::default();
     let (mut sequence, mut knows_sequence) = (0, false);
     for segment in shared.segment_sizes().into_keys() {
         let path = segment_path(&shared.journal, segment);
         let bytes = fs::read(&path).map_err(busy)?;
         let (path, bytes) = (&path, &bytes[..]);
-        let mut scan = Scan { path, segment, bytes, sequence, knows_sequence, synced: 0 };
+        let mut scan = Scan { path, segment, bytes, sequence, knows_sequence, synced: until };
         // Damage was told when the store was opened; the end may be in the middle of a write.
         scan.run(None, &mut Vec::new(), &mut |written| {
-            index.apply(&written, Some(&mut replay)).map(drop).map_err(Into::into)
+            if written.sequence <= until {
+                index.apply(&written, Some(&mut replay))?;
+            }
+            Ok(())
         })
         .map_err(|error| StoreError::Busy(error.to_string()))?;
         (sequence, knows_sequence) = (scan.sequence, true);
     }
     index.finish(&replay)?;
-    Ok((index, sequence))
+    Ok((index, sequence.min(until)))
 }

@@ -196,7 +196,8 @@ impl Writer {
 
     fn commit(&mut self, batch: Vec<Append>, listener: &mut dyn Listener) {
         let begin = Instant::now();
-        let bytes = batch.iter().map(append_bytes).sum::<usize>() as u64;
+        let mail = batch.iter().filter(|append| append.leaves_reserve);
+        let bytes = mail.map(append_bytes).sum::<usize>() as u64;
         let (batch, refused): (Vec<_>, Vec<_>) = if self.has_room(bytes, listener) {
             (batch, Vec::new())
         } else {
@@ -304,8 +305,11 @@ impl Writer {
     /// Whether so many bytes of new mail may come in; says when that changes.
     fn has_room(&mut self, bytes: u64, listener: &mut dyn Listener) -> bool {
         // A file system that cannot tell is asked by writing.
-        let is_short = rustix::fs::fstatvfs(&self.file)
-            .is_ok_and(|volume| volume.f_bavail * volume.f_frsize < RESERVE_BYTES + bytes);
+        let room = rustix::fs::fstatvfs(&self.file)
+            .map_or(u64::MAX, |volume| volume.f_bavail.saturating_mul(volume.f_frsize));
+        // Back only when there is clearly more, so that it does not change with every batch.
+        let wanted = if self.is_short { 2 * RESERVE_BYTES } else { RESERVE_BYTES };
+        let is_short = room < wanted + bytes;
         let folder = self.folder.display().to_string();
         match (self.is_short, is_short) {
             (false, true) => {

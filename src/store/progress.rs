@@ -19,6 +19,15 @@ struct State {
     failed: Option<String>,
 }
 
+impl State {
+    fn check(&self) -> Result<(), StoreError> {
+        match &self.failed {
+            Some(why) => Err(StoreError::Busy(format!("the index is made again: {why}"))),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Progress {
     /// A new index has applied so much.
     pub(super) fn begin(&self, applied: u64) {
@@ -44,16 +53,18 @@ impl Progress {
         self.lock().applied
     }
 
+    /// Whether the index follows.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.lock().check()
+    }
+
     /// Blocks until the index has applied `sequence`.
     pub(super) fn wait(&self, sequence: u64) -> Result<(), StoreError> {
         let waits =
             |state: &mut State| state.applied < sequence && !state.closed && state.failed.is_none();
         let state = self.changed.wait_while(self.lock(), waits);
         let state = state.unwrap_or_else(PoisonError::into_inner);
-        match &state.failed {
-            Some(why) => Err(StoreError::Busy(format!("the index is made again: {why}"))),
-            None => Ok(()),
-        }
+        state.check()
     }
 
     /// Blocks until the index has applied more than `sequence`, through its failures, or until

@@ -33,6 +33,7 @@ impl<'a> Scan<'a> {
         damage: &mut Vec<Damage>,
         visit: &mut impl FnMut(Written) -> Result<(), OpenError>,
     ) -> Result<u64, OpenError> {
+        self.synced = self.synced.max(self.synced_by_frames());
         let mut at = SEGMENT_HEADER_BYTES.min(self.bytes.len());
         loop {
             let Some((found, frame)) = self.next_frame(at) else {
@@ -42,8 +43,7 @@ impl<'a> Scan<'a> {
                 return Ok(at as u64);
             };
             let next_expected = self.sequence + 1;
-            let was_synced = self.synced.max(frame.synced) >= next_expected;
-            if found > at && !was_synced {
+            if found > at && self.synced < next_expected {
                 return Ok(at as u64);
             }
             if found > at {
@@ -53,7 +53,7 @@ impl<'a> Scan<'a> {
                 damage.push(self.damage(at, what));
             }
             let end = found + frame.bytes();
-            if !frame.content_is_sound() && !self.is_covered(&frame, end) {
+            if !frame.content_is_sound() && self.synced < frame.sequence {
                 return Ok(at as u64);
             }
             self.sequence = frame.sequence;
@@ -73,11 +73,16 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Whether a frame that ends at `end` is known to have been on stable storage.
-    fn is_covered(&self, frame: &Frame<'_>, end: usize) -> bool {
-        let newer = Self { sequence: frame.sequence, ..*self };
-        frame.sequence <= self.synced
-            || newer.next_frame(end).is_some_and(|(_, next)| frame.sequence <= next.synced)
+    /// The greatest `synced` of the segment: what was acknowledged before any of its frames was
+    /// written. The frames of one batch all carry the end of the batch before.
+    fn synced_by_frames(&self) -> u64 {
+        let (mut rest, mut at, mut synced) = (*self, 0, 0);
+        while let Some((found, frame)) = rest.next_frame(at) {
+            synced = frame.synced.max(synced);
+            rest.sequence = frame.sequence;
+            at = found + frame.bytes();
+        }
+        synced
     }
 
     /// The first sound frame from `at` on that is newer than the last one.

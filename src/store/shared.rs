@@ -91,6 +91,10 @@ impl Shared {
         leaves_reserve: bool,
     ) -> oneshot::Receiver<Result<(), StoreError>> {
         let (done, answer) = oneshot::channel();
+        if leaves_reserve && let Err(error) = self.progress.check() {
+            let _ = done.send(Err(error));
+            return answer;
+        }
         if let Some(requests) = &*lock(&self.requests) {
             // An error drops `done`, and whoever waits for the answer learns it from that.
             let _ = requests.send(Append { records, leaves_reserve, jobs_count, done });

@@ -87,6 +87,36 @@ async fn an_end_torn_in_a_content_was_never_accepted_and_its_key_is_free() {
 }
 
 #[tokio::test]
+async fn damage_in_the_middle_of_a_batch_costs_nothing_behind_it() {
+    let disk = Disk::new();
+    let (store, _) = disk.open();
+    // One commit is one batch: its frames all say the same of what was synced before.
+    let (mut batch, changes): (Vec<_>, Vec<_>) = (11..14).map(|n| accept(n, 1)).unzip();
+    store.commit(changes).await.expect("a commit");
+    let (later, change) = accept(14, 1);
+    store.commit(vec![change]).await.expect("a commit");
+    batch.push(later);
+
+    for (marker, is_content) in [("request 11", false), ("text 11 ", true)] {
+        let crashed = disk.copy();
+        let segment = crashed.path().join("journal/0000000001.seg");
+        let mut bytes = fs::read(&segment).expect("the journal");
+        let mut found = bytes.windows(marker.len()).position(|bytes| bytes == marker.as_bytes());
+        bytes[found.take().expect("it is there")] ^= 1;
+        fs::write(&segment, bytes).expect("a write");
+
+        let (again, opened) = crashed.open();
+        assert_eq!(opened.damage.len(), 1, "{marker}: {:?}", opened.damage);
+        for (number, notification) in batch.iter().enumerate() {
+            let is_damaged = number == 0;
+            let known = again.notification(notification.id).expect("a read").is_some();
+            assert_eq!(known, !is_damaged || is_content, "{marker}, {number}");
+            assert_eq!(again.content(notification.id).is_ok(), !is_damaged, "{marker}, {number}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_content_is_set_aside_and_its_job_is_kept() {
     let disk = Disk::new();
     let (store, _) = disk.open();
