@@ -35,7 +35,7 @@ pub struct Health {
     pub logins_refused: u16,
     /// When to check next.
     pub next_check: Time,
-    /// When a check last passed.
+    /// When a check last passed: `lastHealthCheck`.
     pub last_passed: Option<Time>,
     /// What the last failure was, and what it said. Stable: no ports, no ids of the peer.
     pub last_failure: Option<(Cause, String)>,

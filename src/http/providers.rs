@@ -37,6 +37,7 @@ struct ProviderView {
     healthy: Option<bool>,
     circuit_open_since: Option<Stamp>,
     last_error: Option<String>,
+    last_health_check: Option<Stamp>,
     next_check: Option<Stamp>,
     conditions: Vec<Condition>,
 }
@@ -106,6 +107,7 @@ impl ProviderView {
             healthy: health.healthy,
             circuit_open_since: health.open.map(|open| Stamp(open.since)),
             last_error: last_error(health),
+            last_health_check: health.last_passed.map(Stamp),
             // A disabled provider is not checked.
             next_check: (!provider.disabled).then_some(Stamp(health.next_check)),
             conditions: conditions(provider, health, catalog),
