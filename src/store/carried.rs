@@ -111,21 +111,11 @@ impl Index {
     fn drop_unlisted(&self, row: &NotificationRow, carried: &latest::Carried) -> Applied<()> {
         for (job, _) in &row.notification.jobs {
             let is_listed = carried.jobs.iter().any(|listed| listed.job == *job);
-            let Some(row) = self.job(job)?.filter(|row| row.sequence <= carried.as_of) else {
-                continue;
-            };
-            if !is_listed {
-                self.remove_attempts(job)?;
-                if let Some(at) = ended_at(&row.progress) {
-                    remove(&self.ended, &pair(at, job))?;
-                }
-                remove(&self.jobs, job)?;
+            let is_older = self.job(job)?.is_some_and(|row| row.sequence <= carried.as_of);
+            if is_older && !is_listed {
+                self.remove_job(job)?;
             }
         }
-        if let (Some(key), None) = (&row.key, &carried.key) {
-            remove(&self.keys, key.key.as_bytes())?;
-            remove(&self.key_ages, &pair(row.notification.accepted_at, &row.notification.id))?;
-        }
-        Ok(())
+        if carried.key.is_none() { self.remove_key(row) } else { Ok(()) }
     }
 }

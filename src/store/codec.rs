@@ -16,6 +16,7 @@
 //! All integers are little endian. A frame that fails its checksum before one whose `synced` covers
 //! it was acknowledged once: that is damage. Otherwise it is the torn end of an interrupted write.
 
+use super::journal::Location;
 use crate::core::job::{Attempt, AttemptOutcome, DeadReason, JobState, Progress};
 use crate::core::notification::{Address, Content, Notification, NotificationId};
 use crate::core::outcome::{Reply, Stage};
@@ -38,13 +39,29 @@ const BODY_BYTES_MAX: u32 = 64 << 20;
 /// A body and its content, encoded, before they have a sequence number.
 #[derive(Clone, Debug)]
 pub(super) struct Encoded {
-    pub(super) record: Vec<u8>,
-    pub(super) content: Vec<u8>,
+    record: Vec<u8>,
+    content: Vec<u8>,
+    content_checksum: u32,
 }
 
 impl Encoded {
     pub(super) fn new(record: &latest::Record, content: Option<&latest::Content>) -> Self {
-        Self { record: encode(record), content: content.map(encode).unwrap_or_default() }
+        let content = content.map(encode).unwrap_or_default();
+        let content_checksum = crc32c::crc32c(&content);
+        Self { record: encode(record), content, content_checksum }
+    }
+
+    /// Where its content lies once its frame ends at `end` of a segment.
+    pub(super) fn location(&self, segment: u64, end: u64) -> Location {
+        let content_bytes = self.content.len() as u64;
+        Location {
+            segment,
+            offset: end - content_bytes,
+            record_bytes: self.frame_bytes() as u64 - content_bytes,
+            content_bytes,
+            checksum: self.content_checksum,
+            schema: SCHEMA,
+        }
     }
 
     pub(super) fn frame_bytes(&self) -> usize {
@@ -62,7 +79,7 @@ impl Encoded {
         buffer.extend_from_slice(&length(&self.content));
         buffer.extend_from_slice(&sequence.to_le_bytes());
         buffer.extend_from_slice(&synced.to_le_bytes());
-        buffer.extend_from_slice(&crc32c::crc32c(&self.content).to_le_bytes());
+        buffer.extend_from_slice(&self.content_checksum.to_le_bytes());
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&buffer[start..]), &self.record);
         buffer.extend_from_slice(&checksum.to_le_bytes());
         buffer.extend_from_slice(&self.record);

@@ -1,8 +1,9 @@
 //! Frees the oldest segment when most of the journal is needed no more, or some of it is damaged.
 //!
 //! What is still remembered of that segment is carried forward as it stands, in one record per
-//! notification, and then the file goes. Segments go oldest first, so whatever is older than a
-//! carried record is never needed again, and a record that forgets something may go with its file.
+//! notification, and then the file goes. A record that was overtaken by a change does not count and
+//! is made again. Segments go oldest first, so whatever is older than a carried record that counts
+//! is never needed again, and a record that forgets something may go with its file.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -4,7 +4,7 @@
 //! whenever it is in doubt it is thrown away and made again by applying the journal from its
 //! beginning, with the same code that applies each new record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -63,11 +63,22 @@ impl Index {
             live_bytes: Mutex::default(),
             db,
         };
-        for row in index.notifications.iter() {
-            let row: NotificationRow = read(&row.map_err(broken)?.1)?;
-            index.count(&row.location, 1);
-        }
         Ok(index)
+    }
+
+    /// Goes through all notifications once: counts what is alive in each segment, and answers
+    /// where the contents lie that are needed still.
+    pub(super) fn tally(&self) -> Applied<HashMap<Id, Location>> {
+        self.lock_live().clear();
+        let mut contents = HashMap::new();
+        for row in self.notifications.iter().values() {
+            let row: NotificationRow = read(&row.map_err(broken)?)?;
+            self.count(&row.location, 1);
+            if row.location.content_bytes > 0 {
+                contents.insert(row.notification.id, row.location);
+            }
+        }
+        Ok(contents)
     }
 
     /// Writes everything out. Nothing may be applied after it.
@@ -181,22 +192,35 @@ impl Index {
             replay.orphans.remove(&id);
             replay.forgotten_jobs.insert(id);
         }
-        self.remove_attempts(&id)?;
-        let Some(row) = self.job(&id)? else { return Ok(None) };
-        if let Some(at) = ended_at(&row.progress) {
-            remove(&self.ended, &pair(at, &id))?;
-        }
-        remove(&self.jobs, &id)?;
+        let Some(row) = self.remove_job(&id)? else { return Ok(None) };
         let released = self.release(&row.notification)?;
         self.drop_if_empty(&row.notification)?;
         Ok(released)
     }
 
-    pub(super) fn remove_attempts(&self, id: &Id) -> Applied<()> {
+    /// Takes out a job and all that leads to it, and its attempts even when it is not known.
+    pub(super) fn remove_job(&self, id: &Id) -> Applied<Option<JobRow>> {
+        self.remove_attempts(id)?;
+        let Some(row) = self.job(id)? else { return Ok(None) };
+        if let Some(at) = ended_at(&row.progress) {
+            remove(&self.ended, &pair(at, id))?;
+        }
+        remove(&self.jobs, id)?;
+        Ok(Some(row))
+    }
+
+    fn remove_attempts(&self, id: &Id) -> Applied<()> {
         for attempt in self.attempts.scan_prefix(id).keys() {
             remove(&self.attempts, &attempt.map_err(broken)?)?;
         }
         Ok(())
+    }
+
+    /// Takes out what leads from an idempotency key to its notification.
+    pub(super) fn remove_key(&self, row: &NotificationRow) -> Applied<()> {
+        let Some(key) = &row.key else { return Ok(()) };
+        remove(&self.keys, key.key.as_bytes())?;
+        remove(&self.key_ages, &pair(row.notification.accepted_at, &row.notification.id))
     }
 
     /// Ends a replay: what is left without a notification belongs to a damaged one.
@@ -209,9 +233,9 @@ impl Index {
             replay.forgotten_keys.insert(id);
         }
         let Some(mut row) = self.notification(&id)? else { return Ok(None) };
-        if let Some(key) = row.key.take() {
-            remove(&self.keys, key.key.as_bytes())?;
-            remove(&self.key_ages, &pair(row.notification.accepted_at, &id))?;
+        if row.key.is_some() {
+            self.remove_key(&row)?;
+            row.key = None;
             put(&self.notifications, &id, &row)?;
         }
         self.drop_if_empty(&id)?;

@@ -210,12 +210,17 @@ impl Writer {
             return;
         }
         match self.write(&batch, listener) {
-            Ok(written) => {
+            Ok(places) => {
                 let jobs_count = batch.iter().map(|append| append.jobs_count).sum();
                 listener.committed(begin.elapsed(), jobs_count);
-                listener.written(written);
-                for append in batch {
-                    let _ = append.done.send(Ok(()));
+                let (records, waiting): (Vec<_>, Vec<_>) =
+                    batch.into_iter().map(|append| (append.records, append.done)).unzip();
+                let records = records.into_iter().flatten().map(|(record, _)| record);
+                let written = std::iter::zip(records, places)
+                    .map(|(record, (sequence, location))| Written { sequence, record, location });
+                listener.written(written.collect());
+                for done in waiting {
+                    let _ = done.send(Ok(()));
                 }
             }
             Err(error) => {
@@ -232,13 +237,13 @@ impl Writer {
         }
     }
 
-    /// Writes and syncs one batch. What it failed to write is gone from the file again, or the
+    /// Writes and syncs one batch; answers the number and the place of each record. What it failed to write is gone from the file again, or the
     /// journal has stopped.
     fn write(
         &mut self,
         batch: &[Append],
         listener: &mut dyn Listener,
-    ) -> Result<Vec<Written>, StoreError> {
+    ) -> Result<Vec<(u64, Location)>, StoreError> {
         if let Some(why) = &self.stopped {
             return Err(StoreError::Stopped(why.clone()));
         }
@@ -250,21 +255,13 @@ impl Writer {
             }
         }
         let mut buffer = Vec::with_capacity(batch.iter().map(append_bytes).sum());
-        let mut written = Vec::new();
+        let mut places = Vec::new();
         let mut sequence = self.end.sequence;
-        for (record, encoded) in batch.iter().flat_map(|append| &append.records) {
+        for (_, encoded) in batch.iter().flat_map(|append| &append.records) {
             sequence += 1;
             encoded.write(sequence, self.end.sequence, &mut buffer);
-            let content_bytes = encoded.content.len();
-            let location = Location {
-                segment: self.end.segment,
-                offset: self.end.bytes + (buffer.len() - content_bytes) as u64,
-                record_bytes: (encoded.frame_bytes() - content_bytes) as u64,
-                content_bytes: content_bytes as u64,
-                checksum: crc32c::crc32c(&encoded.content),
-                schema: SCHEMA,
-            };
-            written.push(Written { sequence, record: record.clone(), location });
+            let end = self.end.bytes + buffer.len() as u64;
+            places.push((sequence, encoded.location(self.end.segment, end)));
         }
         if let Err(error) = self.file.write_all(&buffer) {
             return Err(self.undo(&error));
@@ -274,7 +271,7 @@ impl Writer {
         }
         self.end.bytes += buffer.len() as u64;
         self.end.sequence = sequence;
-        Ok(written)
+        Ok(places)
     }
 
     /// After a write without room the file is cut back to what was acknowledged.

@@ -18,7 +18,6 @@ use super::codec::Encoded;
 use super::index::Index;
 use super::journal::{Append, Listener, Location, Written, segment_path};
 use super::progress::Progress;
-use super::rows::{NotificationRow, broken, read};
 use crate::migrations::latest::{Id, Record};
 use crate::queue::store::StoreError;
 
@@ -56,13 +55,7 @@ impl Shared {
         segments: Vec<(u64, u64)>,
         damaged_through: u64,
     ) -> Result<Self, StoreError> {
-        let mut contents = HashMap::new();
-        for row in index.notifications.iter().values() {
-            let row: NotificationRow = read(&row.map_err(broken)?)?;
-            if row.location.content_bytes > 0 {
-                contents.insert(row.notification.id, row.location);
-            }
-        }
+        let contents = index.tally()?;
         let progress = Progress::default();
         progress.begin(sequence);
         Ok(Self {
