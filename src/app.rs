@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::config::{Dev, Policy, Redrive, Serve, check_listen, own_namespace};
 use crate::core::health::HealthIntervals;
 use crate::core::notification::Address;
-use crate::core::provider::{Provider, ProviderName, RetryPolicy, Security, Sender, Smtp};
+use crate::core::provider::{Provider, ProviderName, Security, Sender, Smtp};
 use crate::core::route::Catalog;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
@@ -237,22 +237,12 @@ async fn stop_signal() -> anyhow::Result<&'static str> {
 fn dev_catalog(mailbox: SocketAddr) -> anyhow::Result<Catalog> {
     let name = ProviderName::new("mailbox").context("the name of the provider is valid")?;
     let address = Address::parse("breakglass@dev.example").map_err(anyhow::Error::msg)?;
+    let smtp = Smtp::new(&mailbox.ip().to_string(), mailbox.port(), Security::Plaintext);
+    let sender = Sender { address, name: Some("Breakglass Dev".to_owned()) };
     let provider = Provider {
-        name: name.clone(),
         display_name: Some("Catch-all mailbox".to_owned()),
         default: true,
-        disabled: false,
-        created: None,
-        smtp: Smtp {
-            host: mailbox.ip().to_string(),
-            port: mailbox.port(),
-            security: Security::Plaintext,
-            insecure_skip_verify: false,
-            certificate_authority: None,
-            credentials: None,
-        },
-        sender: Sender { address, name: Some("Breakglass Dev".to_owned()) },
-        retry: RetryPolicy::default(),
+        ..Provider::new(name.clone(), smtp, sender)
     };
     let providers = [(name, Arc::new(provider))].into();
     Ok(Catalog { namespace: own_namespace(None), providers, ..Catalog::default() })

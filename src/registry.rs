@@ -153,23 +153,10 @@ mod tests {
     use crate::core::provider::{RetryPolicy, Security, Sender, Smtp};
 
     fn provider(port: u16, count: u16) -> Provider {
-        Provider {
-            name: name(),
-            display_name: None,
-            default: true,
-            disabled: false,
-            created: None,
-            smtp: Smtp {
-                host: "localhost".into(),
-                port,
-                security: Security::Opportunistic,
-                insecure_skip_verify: false,
-                certificate_authority: None,
-                credentials: None,
-            },
-            sender: Sender { address: Address::parse("s@example.com").expect("ok"), name: None },
-            retry: RetryPolicy { count, ..RetryPolicy::default() },
-        }
+        let sender = Sender { address: Address::parse("s@example.com").expect("ok"), name: None };
+        let smtp = Smtp::new("localhost", port, Security::Opportunistic);
+        let retry = RetryPolicy { count, ..RetryPolicy::default() };
+        Provider { default: true, retry, ..Provider::new(name(), smtp, sender) }
     }
 
     fn name() -> ProviderName {

@@ -70,6 +70,23 @@ pub struct Provider {
     pub retry: RetryPolicy,
 }
 
+impl Provider {
+    /// An enabled provider that is not the default, with the default retry policy.
+    #[must_use]
+    pub fn new(name: ProviderName, smtp: Smtp, sender: Sender) -> Self {
+        Self {
+            name,
+            display_name: None,
+            default: false,
+            disabled: false,
+            created: None,
+            smtp,
+            sender,
+            retry: RetryPolicy::default(),
+        }
+    }
+}
+
 /// How to reach the server.
 #[derive(Clone, Debug)]
 pub struct Smtp {
@@ -85,6 +102,21 @@ pub struct Smtp {
     pub certificate_authority: Option<String>,
     /// Name and password. Never sent over plaintext unless TLS was disabled on purpose.
     pub credentials: Option<Credentials>,
+}
+
+impl Smtp {
+    /// A server without a login, whose certificate the system's roots vouch for.
+    #[must_use]
+    pub fn new(host: &str, port: u16, security: Security) -> Self {
+        Self {
+            host: host.to_owned(),
+            port,
+            security,
+            insecure_skip_verify: false,
+            certificate_authority: None,
+            credentials: None,
+        }
+    }
 }
 
 /// Whether and how a connection is encrypted.

@@ -177,28 +177,15 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::provider::{RetryPolicy, Security, Sender, Smtp};
+    use crate::core::provider::{Security, Sender, Smtp};
     use crate::core::time::Time;
     use proptest::prelude::*;
 
     fn provider(name: &str, default: bool, disabled: bool) -> Provider {
-        Provider {
-            name: ProviderName::new(name).expect("a valid name"),
-            display_name: None,
-            default,
-            disabled,
-            created: None,
-            smtp: Smtp {
-                host: "localhost".into(),
-                port: 25,
-                security: Security::Opportunistic,
-                insecure_skip_verify: false,
-                certificate_authority: None,
-                credentials: None,
-            },
-            sender: Sender { address: Address::parse("s@example.com").expect("ok"), name: None },
-            retry: RetryPolicy::default(),
-        }
+        let name = ProviderName::new(name).expect("a valid name");
+        let sender = Sender { address: Address::parse("s@example.com").expect("ok"), name: None };
+        let smtp = Smtp::new("localhost", 25, Security::Opportunistic);
+        Provider { default, disabled, ..Provider::new(name, smtp, sender) }
     }
 
     fn catalog(providers: impl IntoIterator<Item = Provider>) -> Catalog {

@@ -189,26 +189,12 @@ fn last_error(health: &Health) -> Option<String> {
 mod tests {
     use super::*;
     use crate::core::notification::Address;
-    use crate::core::provider::{Credentials, ProviderName, RetryPolicy, Sender, Smtp};
+    use crate::core::provider::{Credentials, ProviderName, Sender, Smtp};
 
     fn provider(name: &str) -> Provider {
-        Provider {
-            name: ProviderName::new(name).expect("a name"),
-            display_name: None,
-            default: false,
-            disabled: false,
-            created: None,
-            smtp: Smtp {
-                host: "smtp.example.com".into(),
-                port: 587,
-                security: Security::StartTls,
-                insecure_skip_verify: false,
-                certificate_authority: None,
-                credentials: None,
-            },
-            sender: Sender { address: Address::parse("s@example.com").expect("ok"), name: None },
-            retry: RetryPolicy::default(),
-        }
+        let name = ProviderName::new(name).expect("a name");
+        let sender = Sender { address: Address::parse("s@example.com").expect("ok"), name: None };
+        Provider::new(name, Smtp::new("smtp.example.com", 587, Security::StartTls), sender)
     }
 
     fn reasons(provider: &Provider, health: &Health, catalog: &Catalog) -> Vec<String> {

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use crate::core::job::{JobId, Progress};
     use crate::core::notification::NotificationId;
-    use crate::core::provider::{ProviderName, RetryPolicy, Security, Sender, Smtp};
+    use crate::core::provider::{ProviderName, Security, Sender, Smtp};
     use crate::core::time::Time;
     use mail_parser::{MessageParser, MimeHeaders};
     use proptest::prelude::*;
@@ -192,23 +192,9 @@ mod tests {
     }
 
     fn provider(sender: &str, name: Option<&str>) -> Provider {
-        Provider {
-            name: ProviderName::new("p").expect("a valid name"),
-            display_name: None,
-            default: true,
-            disabled: false,
-            created: None,
-            smtp: Smtp {
-                host: "localhost".into(),
-                port: 25,
-                security: Security::Plaintext,
-                insecure_skip_verify: false,
-                certificate_authority: None,
-                credentials: None,
-            },
-            sender: Sender { address: address(sender), name: name.map(str::to_owned) },
-            retry: RetryPolicy::default(),
-        }
+        let sender = Sender { address: address(sender), name: name.map(str::to_owned) };
+        let name = ProviderName::new("p").expect("a valid name");
+        Provider::new(name, Smtp::new("localhost", 25, Security::Plaintext), sender)
     }
 
     fn job(recipient: &str) -> Job {

@@ -10,7 +10,7 @@ use breakglass_mailer::core::job::{Job, JobId, Progress};
 use breakglass_mailer::core::notification::{Address, Content, NotificationId};
 use breakglass_mailer::core::outcome::Outcome;
 use breakglass_mailer::core::provider::{
-    Credentials, Password, Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
+    Credentials, Password, Provider, ProviderName, Security, Sender, Smtp,
 };
 use breakglass_mailer::core::time::Time;
 use breakglass_mailer::delivery::transport::Transport;
@@ -47,23 +47,14 @@ fn provider(server: &SmtpServer, mode: Mode) -> Provider {
     };
     let password = Password::Loaded("correct horse".into());
     let credentials = Credentials { username: "mailer".into(), password };
-    Provider {
-        name: ProviderName::new("p").expect("a valid name"),
-        display_name: None,
-        default: true,
-        disabled: false,
-        created: None,
-        smtp: Smtp {
-            host: "localhost".into(),
-            port: server.port(),
-            security,
-            insecure_skip_verify: false,
-            certificate_authority: Some(PKI.ca_pem.clone()),
-            credentials: (mode != Mode::Plain).then_some(credentials),
-        },
-        sender: Sender { address: address("alerts@example.com"), name: None },
-        retry: RetryPolicy::default(),
-    }
+    let smtp = Smtp {
+        certificate_authority: Some(PKI.ca_pem.clone()),
+        credentials: (mode != Mode::Plain).then_some(credentials),
+        ..Smtp::new("localhost", server.port(), security)
+    };
+    let sender = Sender { address: address("alerts@example.com"), name: None };
+    let name = ProviderName::new("p").expect("a valid name");
+    Provider { default: true, ..Provider::new(name, smtp, sender) }
 }
 
 fn job(recipient: &str) -> Job {

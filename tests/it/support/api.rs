@@ -181,21 +181,8 @@ pub fn name(text: &str) -> ProviderName {
 
 /// An enabled provider whose queue takes 10 jobs.
 pub fn provider(text: &str, default: bool) -> Provider {
-    Provider {
-        name: name(text),
-        display_name: None,
-        default,
-        disabled: false,
-        created: None,
-        smtp: Smtp {
-            host: "smtp.example.com".into(),
-            port: 25,
-            security: Security::Opportunistic,
-            insecure_skip_verify: false,
-            certificate_authority: None,
-            credentials: None,
-        },
-        sender: Sender { address: Address::parse("s@example.com").expect("valid"), name: None },
-        retry: RetryPolicy { queue_size: 10, ..RetryPolicy::default() },
-    }
+    let smtp = Smtp::new("smtp.example.com", 25, Security::Opportunistic);
+    let sender = Sender { address: Address::parse("s@example.com").expect("valid"), name: None };
+    let retry = RetryPolicy { queue_size: 10, ..RetryPolicy::default() };
+    Provider { default, retry, ..Provider::new(name(text), smtp, sender) }
 }
