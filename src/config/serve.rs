@@ -1,46 +1,14 @@
-//! Flags and environment, read once, into typed values.
+//! `serve`, its flags and their defaults.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
+use super::{Log, duration, positive_duration};
 use crate::core::health::HealthIntervals;
 use crate::core::provider::is_dns_subdomain;
-
-/// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
-/// letter that a person can see and send again.
-#[derive(Debug, Parser)]
-#[command(name = "breakglass-mailer", version, about, max_term_width = 100)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The subcommands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// First run: a queue, a catch-all mailbox to look into, and one provider that points at it
-    Dev(Dev),
-    /// Accept and deliver, with the providers of a YAML file or folder
-    Serve(Box<Serve>),
-}
-
-/// `dev`.
-#[derive(Debug, Args)]
-pub struct Dev {
-    /// Where queue and mailbox are kept
-    #[arg(long, env = "BREAKGLASS_MAILER_DATA_DIR", default_value = "breakglass-mailer-dev")]
-    pub data_dir: PathBuf,
-    /// Address of the API; loopback only
-    #[arg(long, env = "BREAKGLASS_MAILER_LISTEN", default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
-    /// How to log.
-    #[command(flatten)]
-    pub log: Log,
-}
 
 /// `serve`.
 #[derive(Debug, Args)]
@@ -154,26 +122,6 @@ pub enum Auth {
     None,
 }
 
-/// How to log.
-#[derive(Clone, Debug, Args)]
-pub struct Log {
-    /// Lines for people or for programs
-    #[arg(long, env = "BREAKGLASS_MAILER_LOG_FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-    /// error, warn, info, debug or trace, or a filter such as info,breakglass_mailer::smtp=debug
-    #[arg(long, env = "BREAKGLASS_MAILER_LOG_LEVEL", default_value = "info")]
-    pub log_level: String,
-}
-
-/// The shape of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// The namespace of this process: the flag, else `POD_NAMESPACE`, else `default`.
 #[must_use]
 pub fn own_namespace(flag: Option<String>) -> String {
@@ -204,20 +152,6 @@ fn is_loopback(ip: IpAddr) -> bool {
     }
 }
 
-/// `25s`, `5m`, `24h`, or several of them: `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration =
-        text.parse().map_err(|_| "give a number and a unit: 500ms, 25s, 5m or 24h".to_owned())?;
-    Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())
-}
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("must be longer than nothing".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
 fn namespace(text: &str) -> Result<String, String> {
     if is_dns_subdomain(text) { Ok(text.to_owned()) } else { Err("is no namespace".to_owned()) }
 }
@@ -225,38 +159,14 @@ fn namespace(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_flags_are_consistent_and_every_one_has_an_environment_variable() {
-        let mut command = Cli::command();
-        command.build();
-        command.clone().debug_assert();
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-            for flag in sub.get_arguments().filter(|flag| flag.get_id() != "help") {
-                let env = flag.get_env().unwrap_or_else(|| panic!("--{} has none", flag.get_id()));
-                let name = flag.get_id().as_str().to_uppercase();
-                assert_eq!(env.to_str(), Some(format!("BREAKGLASS_MAILER_{name}").as_str()));
-            }
-        }
-    }
+    use crate::config::{Cli, Command};
+    use clap::Parser;
 
     #[test]
     fn the_defaults_of_the_flags_are_those_of_dev() {
         let cli = Cli::parse_from(["breakglass-mailer", "serve", "--providers", "x"]);
         let Command::Serve(serve) = cli.command else { panic!("serve was given") };
         assert_eq!(format!("{:?}", serve.policy), format!("{:?}", Policy::default()));
-    }
-
-    #[test]
-    fn durations_are_numbers_with_units() {
-        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5_400)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "5", "-5s", "soon"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-        assert!(positive_duration("0s").is_err());
     }
 
     #[test]
