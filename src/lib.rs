@@ -28,6 +28,7 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod delivery;
+pub mod file_watch;
 pub mod http;
 pub mod k8s;
 pub mod manifests;

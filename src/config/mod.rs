@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use serve::{Auth, Policy, Redrive, Serve, check_listen, own_namespace};
+pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, own_namespace};
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
 /// letter that a person can see and send again.
