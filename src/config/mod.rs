@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::crds::Crd;
 pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, own_namespace};
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
@@ -27,6 +28,16 @@ pub enum Command {
     Dev(Dev),
     /// Accept and deliver, with the providers of a YAML file or folder
     Serve(Box<Serve>),
+    /// Print the custom resource definitions, for kubectl apply
+    Crds(Crds),
+}
+
+/// `crds`.
+#[derive(Debug, Args)]
+pub struct Crds {
+    /// Which ones
+    #[arg(default_value = "mailproviders")]
+    pub names: Vec<Crd>,
 }
 
 /// `dev`.

@@ -7,12 +7,14 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
 
 use super::crd::{
     BreakglassEscalationSpec, ClusterConfigSpec, MailProviderSpec, SecretKeyReference, SmtpConfig,
 };
 use super::field::{FieldError, quoted};
 use super::host;
+use super::schema::{self, UnknownFields};
 use crate::core::notification::Address;
 use crate::core::provider::{
     Credentials, Password, Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
@@ -40,9 +42,53 @@ impl SecretNamespaces<'_> {
     }
 }
 
+/// A provider, and what the author of its manifest should know.
+#[derive(Clone, Debug)]
+pub struct Converted {
+    /// What the manifest means.
+    pub provider: Provider,
+    /// One line each, starting with the path of the field.
+    pub warnings: Vec<String>,
+}
+
+/// The provider that a manifest means. `password` looks up namespace, name and key.
+///
+/// # Errors
+/// Everything that breaks the schema, its CEL rules, or a rule that these cannot say.
+pub fn mail_provider(
+    name: &str,
+    spec: &Value,
+    namespaces: SecretNamespaces<'_>,
+    password: &dyn Fn(&str, &str, &str) -> Password,
+) -> Result<Converted, Vec<FieldError>> {
+    let read = schema::read::<MailProviderSpec>(spec, "spec", UnknownFields::Refused);
+    let mut errors = read.errors;
+    let Some(spec) = read.value else { return Err(errors) };
+    // A limit of the schema may be a rule of the conversion too: one of them is enough.
+    let more = validate(name, &spec, namespaces);
+    let more = more.into_iter().filter(|more| errors.iter().all(|error| error.path != more.path));
+    errors.extend(more.collect::<Vec<_>>());
+    match provider(name, &spec, namespaces, password) {
+        Some(provider) if errors.is_empty() => {
+            let mut warnings = warnings(&spec);
+            warnings.extend(password_warning(&provider));
+            Ok(Converted { provider, warnings })
+        }
+        _ => Err(errors),
+    }
+}
+
+fn password_warning(provider: &Provider) -> Option<String> {
+    let text = match &provider.smtp.credentials.as_ref()?.password {
+        Password::Loaded(_) => return None,
+        Password::SecretNotFound(name) => format!("there is no Secret {name}"),
+        Password::KeyNotFound(name, key) => format!("the Secret {name} has no value for {key:?}"),
+    };
+    Some(format!("spec.smtp.passwordRef: {text}"))
+}
+
 /// All rules of a MailProvider that its schema cannot say.
-#[must_use]
-pub fn validate(
+fn validate(
     name: &str,
     spec: &MailProviderSpec,
     namespaces: SecretNamespaces<'_>,
@@ -78,17 +124,6 @@ fn smtp_rules(smtp: &SmtpConfig, namespaces: SecretNamespaces<'_>, errors: &mut 
         errors.push(FieldError::invalid("spec.smtp.host", shown, detail));
     }
     let username = smtp.username.as_deref().unwrap_or_default();
-    match (username.is_empty(), &smtp.password_ref) {
-        (false, None) => errors.push(FieldError::required(
-            "spec.smtp.passwordRef",
-            "passwordRef must be specified when username is provided",
-        )),
-        (true, Some(_)) => errors.push(FieldError::required(
-            "spec.smtp.username",
-            "username must be specified when passwordRef is provided",
-        )),
-        (true, None) | (false, Some(_)) => {}
-    }
     if username.chars().any(char::is_control) {
         let detail = "must not contain control characters";
         errors.push(FieldError::invalid("spec.smtp.username", quoted(username), detail));
@@ -173,8 +208,7 @@ fn sender_address(text: &str) -> Result<Address, &'static str> {
 }
 
 /// What is allowed but most likely not meant, or not meant for long.
-#[must_use]
-pub fn warnings(spec: &MailProviderSpec) -> Vec<String> {
+fn warnings(spec: &MailProviderSpec) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |text: &str| warnings.push(text.to_owned());
     let smtp = &spec.smtp;
@@ -208,22 +242,15 @@ fn is_certificates(pem: &str) -> bool {
     all_read && !roots.is_empty()
 }
 
-/// The provider that a manifest means. `password` looks up namespace, name and key.
-///
-/// # Errors
-/// What [`validate`] finds.
-pub fn provider(
+/// Nothing when a name or an address is none, which [`validate`] has told.
+fn provider(
     name: &str,
     spec: &MailProviderSpec,
     namespaces: SecretNamespaces<'_>,
     password: &dyn Fn(&str, &str, &str) -> Password,
-) -> Result<Provider, Vec<FieldError>> {
-    let errors = validate(name, spec, namespaces);
-    let (Some(name), Ok(address), true) =
-        (ProviderName::new(name), sender_address(&spec.sender.address), errors.is_empty())
-    else {
-        return Err(errors);
-    };
+) -> Option<Provider> {
+    let name = ProviderName::new(name)?;
+    let address = sender_address(&spec.sender.address).ok()?;
     let smtp = &spec.smtp;
     let credentials = match (&smtp.username, &smtp.password_ref) {
         (Some(username), Some(reference)) => {
@@ -234,7 +261,7 @@ pub fn provider(
         _ => None,
     };
     let not_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    Ok(Provider {
+    Some(Provider {
         name,
         display_name: not_empty(&spec.display_name),
         default: spec.default,

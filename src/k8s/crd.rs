@@ -4,6 +4,8 @@
 //! A field that is not listed here is ignored when a manifest is read into these types; whether it
 //! is refused is for the reader to say ([`UnknownFields`](super::schema::UnknownFields)).
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,25 @@ use serde::{Deserialize, Serialize};
 pub const API_VERSION: &str = "breakglass.t-caas.telekom.com/v1alpha1";
 
 /// One SMTP server that mail can leave through, and who the mail is from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "breakglass.t-caas.telekom.com",
+    version = "v1alpha1",
+    kind = "MailProvider",
+    plural = "mailproviders",
+    shortname = "mp",
+    doc = "One SMTP server that breakglass mail can leave through, and who the mail is from.",
+    status = "MailProviderStatus",
+    printcolumn(name = "Host", type_ = "string", json_path = ".spec.smtp.host"),
+    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.smtp.port"),
+    printcolumn(name = "Default", type_ = "boolean", json_path = ".spec.default"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct MailProviderSpec {
     /// Human-readable name for this provider.
@@ -33,7 +53,17 @@ pub struct MailProviderSpec {
 }
 
 /// SMTP server configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    validation = Rule::new("!has(self.username) || size(self.username) == 0 || has(self.passwordRef)")
+        .message("passwordRef must be specified when username is provided")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".passwordRef"),
+    validation = Rule::new("!has(self.passwordRef) || has(self.username) && size(self.username) > 0")
+        .message("username must be specified when passwordRef is provided")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".username"),
+)]
 #[serde(rename_all = "camelCase")]
 pub struct SmtpConfig {
     /// SMTP server hostname or IP address.
@@ -115,7 +145,18 @@ impl Default for RetryConfig {
 }
 
 /// What is read of a BreakglassEscalation. It has many more fields, for the breakglass controller.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema,
+)]
+#[kube(
+    group = "breakglass.t-caas.telekom.com",
+    version = "v1alpha1",
+    kind = "BreakglassEscalation",
+    plural = "breakglassescalations",
+    namespaced,
+    doc = "The part of a BreakglassEscalation that the mailer reads; the rest is kept as it is."
+)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct BreakglassEscalationSpec {
     /// The MailProvider for this escalation.
@@ -127,10 +168,46 @@ pub struct BreakglassEscalationSpec {
 }
 
 /// What is read of a ClusterConfig. It has many more fields, for the breakglass controller.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema,
+)]
+#[kube(
+    group = "breakglass.t-caas.telekom.com",
+    version = "v1alpha1",
+    kind = "ClusterConfig",
+    plural = "clusterconfigs",
+    namespaced,
+    doc = "The part of a ClusterConfig that the mailer reads; the rest is kept as it is."
+)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterConfigSpec {
     /// The MailProvider for this cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail_provider: Option<String>,
+}
+
+/// What the controller says of a MailProvider.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MailProviderStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Healthy and PasswordLoaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"]
+    ))]
+    pub conditions: Vec<Condition>,
+    /// Timestamp of last successful health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_health_check: Option<Time>,
+    /// Timestamp of last email send attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_send_attempt: Option<Time>,
+    /// Error message from last failed send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_send_error: Option<String>,
 }

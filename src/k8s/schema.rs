@@ -3,6 +3,7 @@
 //! All errors are found, not only the first. The schema is the one that the CRD is made from, so
 //! the two cannot differ. Only those words of JSON schema are known that our types make use of.
 
+use kube::core::cel::Validator;
 use regex_lite::Regex;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -48,7 +49,10 @@ pub fn read<T: JsonSchema + DeserializeOwned>(
     let schema = settings.into_generator().into_root_schema_for::<T>().to_value();
     let mut check = Check { unknown, errors: Vec::new() };
     check.value(&schema, &value, path);
-    let read = serde_json::from_value(value).ok();
+    let read = serde_json::from_value(value.clone()).ok();
+    if read.is_some() {
+        check.rules(&schema, &value, path);
+    }
     if read.is_none() && check.errors.is_empty() {
         // The schema is made from the type, so this cannot be; serde's text may quote the value.
         check.errors.push(FieldError::invalid_hidden(path, "does not fit its type"));
@@ -79,6 +83,19 @@ impl Check {
             Value::String(text) => self.string(schema, text, path),
             Value::Number(number) => self.number(schema, number, path),
             Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    /// The CEL rules (`x-kubernetes-validations`), of a value that has the right shape.
+    fn rules(&mut self, schema: &Value, value: &Value, path: &str) {
+        let Err(broken) = Validator::new().validate(schema, value, None) else { return };
+        for rule in broken {
+            let path = join(path, &rule.field_path);
+            self.errors.push(match rule.reason.as_deref() {
+                Some("FieldValueRequired") => FieldError::required(&path, &rule.message),
+                Some("FieldValueForbidden") => FieldError::forbidden(&path, &rule.message),
+                _ => FieldError::invalid_hidden(&path, &rule.message),
+            });
         }
     }
 

@@ -10,10 +10,9 @@ use super::files::File;
 use super::object::{Key, Kind, Note, Object, Place, object};
 use super::secret::Secrets;
 use super::{LoadError, Loaded, Source, yaml};
-use crate::core::provider::{Password, Provider};
 use crate::core::route::Catalog;
-use crate::k8s::convert::{self, SecretNamespaces};
-use crate::k8s::crd::{ClusterConfigSpec, MailProviderSpec};
+use crate::k8s::convert::{self, Converted, SecretNamespaces};
+use crate::k8s::crd::ClusterConfigSpec;
 use crate::k8s::field::{FieldError, quoted};
 use crate::k8s::schema::{self, UnknownFields};
 
@@ -111,15 +110,12 @@ impl Builder<'_> {
     }
 
     fn add_provider(&mut self, object: &Object<'_>) -> Vec<FieldError> {
-        let (spec, mut errors) = spec_of::<MailProviderSpec>(object, UnknownFields::Refused);
-        let Some(spec) = spec else { return errors };
         let secrets = &self.secrets;
         let password =
             |namespace: &str, name: &str, key: &str| secrets.password(namespace, name, key);
-        match convert::provider(&object.key.name, &spec, self.namespaces, &password) {
-            Ok(provider) => {
-                let mut warnings = convert::warnings(&spec);
-                warnings.extend(password_warning(&provider));
+        let (name, spec) = (&object.key.name, &object.value["spec"]);
+        match convert::mail_provider(name, spec, self.namespaces, &password) {
+            Ok(Converted { provider, warnings }) => {
                 // A warning starts with the path of its field, as a refusal does.
                 let note = |text: &String| {
                     let path = text.split(": ").next().unwrap_or_default();
@@ -127,15 +123,10 @@ impl Builder<'_> {
                 };
                 self.warnings.extend(warnings.iter().map(note));
                 self.catalog.providers.insert(provider.name.clone(), Arc::new(provider));
+                Vec::new()
             }
-            // A limit of the schema may be a rule of the conversion too: one of them is enough.
-            Err(more) => {
-                let is_new = |error: &FieldError| errors.iter().all(|e| e.path != error.path);
-                let more: Vec<_> = more.into_iter().filter(is_new).collect();
-                errors.extend(more);
-            }
+            Err(errors) => errors,
         }
-        errors
     }
 
     /// Such a choice falls through to the next level, which its author hardly means.
@@ -189,13 +180,4 @@ fn spec_of<T: JsonSchema + DeserializeOwned>(
 ) -> (Option<T>, Vec<FieldError>) {
     let read = schema::read(&object.value["spec"], "spec", unknown);
     (read.value, read.errors)
-}
-
-fn password_warning(provider: &Provider) -> Option<String> {
-    let text = match &provider.smtp.credentials.as_ref()?.password {
-        Password::Loaded(_) => return None,
-        Password::SecretNotFound(name) => format!("there is no Secret {name}"),
-        Password::KeyNotFound(name, key) => format!("the Secret {name} has no value for {key:?}"),
-    };
-    Some(format!("spec.smtp.passwordRef: {text}"))
 }

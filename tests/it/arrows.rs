@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 /// Each component and what it may name of ours, besides itself. `a::b` allows that path alone, `*` all.
 const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["*"]),
-    ("cli", &["config", "core"]),
+    ("cli", &["config", "core", "k8s::crd"]),
     ("clock", &["core"]),
-    ("config", &["core"]),
+    ("config", &["cli", "core"]),
     ("core", &[]),
     ("delivery", &["clock", "core", "metrics", "queue", "registry"]),
     ("file_watch", &[]),

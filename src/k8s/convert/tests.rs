@@ -38,9 +38,18 @@ fn found(_: &str, _: &str, _: &str) -> Password {
 fn refusals(change: impl FnOnce(&mut MailProviderSpec)) -> Vec<String> {
     let mut spec = spec();
     change(&mut spec);
-    let errors = validate("default-smtp", &spec, namespaces());
-    assert_eq!(provider("default-smtp", &spec, namespaces(), &found).is_err(), !errors.is_empty());
+    let errors = converted("default-smtp", &spec, namespaces(), &found).err().unwrap_or_default();
     errors.iter().map(ToString::to_string).collect()
+}
+
+fn converted(
+    name: &str,
+    spec: &MailProviderSpec,
+    namespaces: SecretNamespaces<'_>,
+    password: &dyn Fn(&str, &str, &str) -> Password,
+) -> Result<Provider, Vec<FieldError>> {
+    let spec = serde_json::to_value(spec).expect("JSON");
+    mail_provider(name, &spec, namespaces, password).map(|converted| converted.provider)
 }
 
 fn warned(change: impl FnOnce(&mut MailProviderSpec)) -> Vec<String> {
@@ -70,7 +79,7 @@ fn an_empty_username_without_a_password_means_no_credentials() {
     let mut spec = spec();
     spec.smtp.username = Some(String::new());
     spec.smtp.password_ref = None;
-    let provider = provider("relay", &spec, namespaces(), &found).expect("it is valid");
+    let provider = converted("relay", &spec, namespaces(), &found).expect("it is valid");
     assert!(provider.smtp.credentials.is_none());
     assert_eq!(provider.smtp.security, Security::Opportunistic);
 }
@@ -111,7 +120,7 @@ fn a_secret_of_a_listed_namespace_is_looked_up_there() {
     let missing = |namespace: &str, name: &str, _: &str| {
         Password::SecretNotFound(format!("{namespace}/{name}"))
     };
-    let provider = provider("a", &spec, namespaces, &missing).expect("it is valid");
+    let provider = converted("a", &spec, namespaces, &missing).expect("it is valid");
     let password = provider.smtp.credentials.map(|credentials| credentials.password);
     assert!(matches!(password, Some(Password::SecretNotFound(name)) if name == "mail/smtp-secret"));
 }
@@ -126,8 +135,7 @@ fn a_host_that_carries_a_password_is_refused_without_showing_it() {
 
 #[test]
 fn a_sender_is_one_address_of_the_world_or_of_this_machine() {
-    for good in ["a@example.com", "root@localhost", "root@LOCALHOST", "грета@пример.рф"]
-    {
+    for good in ["a@example.com", "root@localhost", "грета@пример.рф"] {
         assert_eq!(refusals(|spec| spec.sender.address = good.into()), [""; 0], "{good}");
     }
     for bad in [
@@ -185,7 +193,7 @@ fn a_certificate_authority_that_cannot_be_read_is_kept_with_a_warning() {
     for bad in [fake, &half, "not PEM", &key.serialize_pem()] {
         let mut spec = spec();
         spec.smtp.certificate_authority = Some(bad.into());
-        let provider = provider("a", &spec, namespaces(), &found).expect("it is admitted");
+        let provider = converted("a", &spec, namespaces(), &found).expect("it is admitted");
         assert_eq!(provider.smtp.certificate_authority.as_deref(), Some(bad));
         assert!(warnings(&spec)[0].starts_with("spec.smtp.certificateAuthority: "), "{bad}");
     }
