@@ -134,6 +134,12 @@ impl Health {
         now.plus(wait)
     }
 
+    /// What the last failure said, unless something got through since.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_failure.as_ref().map(|(_, error)| error.as_str())
+    }
+
     /// Whether jobs may dial the provider.
     #[must_use]
     pub fn is_closed(&self) -> bool {

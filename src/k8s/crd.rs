@@ -33,6 +33,7 @@ pub const API_VERSION: &str = "breakglass.t-caas.telekom.com/v1alpha1";
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::duplicated_attributes, reason = "each printer column has a type of its own")]
 pub struct MailProviderSpec {
     /// Human-readable name for this provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
