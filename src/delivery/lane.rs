@@ -164,7 +164,8 @@ impl Delivery {
     }
 }
 
-async fn sleep_until(instant: Option<Instant>) {
+/// Returns at this time; never, when there is none.
+pub(super) async fn sleep_until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
