@@ -159,6 +159,8 @@ impl Delivery {
                     self.metrics.failed_over(provider, to);
                 }
             }
+            // It was parked before, and counted then.
+            Verdict::Bury { reason: DeadReason::Unreachable, .. } if 0 < job.progress.redrives => {}
             Verdict::Bury { .. } => self.metrics.buried(provider, cause),
         }
     }

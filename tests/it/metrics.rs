@@ -198,6 +198,19 @@ fn lint(text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_is_parked_again_and_again_counts_as_one_failure() {
+    let limited = Script::plain().on(Verb::Mail, say("421 4.7.0 too many connections"));
+    let server = SmtpServer::start(limited).await;
+    let home = Home::new(&[Provider::plain("main", server.port())]);
+    let app = home.args(&["--unhealthy-interval", "50ms"]).start().await;
+    app.notify(&mail("main", 1)).await;
+    server.wait_until(|seen| 3 <= seen.count(Verb::Mail)).await;
+    app.queue_has("main", "parked", 1).await;
+    let failed = [("provider", "main"), ("reason", "protocol")];
+    assert_eq!(Scrape::of(&app.client).await.count("emails_failed_total", &failed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_scrape_after_a_restart_shows_what_waits_and_what_is_dead() {
     let mut away = SmtpServer::start(Script::plain()).await;
     away.refuse().await;
