@@ -77,7 +77,7 @@ metrics! {
     status: IntGaugeVec = "breakglass_mailprovider_status" ["provider"];
     /// Messages that an SMTP server took.
     sent: IntCounterVec = "breakglass_mailprovider_emails_sent_total" ["provider"];
-    /// Dead letters, by what ended them.
+    /// Dead letters, by what ended them; a job that is parked again and again counts once.
     failed: IntCounterVec = "breakglass_mailprovider_emails_failed_total" ["provider", "reason"];
     /// Jobs that a provider accepted and that are not at their end, by where they stand.
     queue_depth: IntGaugeVec = "breakglass_mailprovider_queue_depth" ["provider", "state"];

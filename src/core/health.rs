@@ -213,6 +213,15 @@ mod tests {
     }
 
     #[test]
+    fn a_healthy_provider_is_checked_every_five_minutes_and_an_unhealthy_one_every_half() {
+        let checked =
+            |event| Health::default().after(&event, 3, HealthIntervals::default(), Time(0));
+        assert_eq!(checked(HealthEvent::CheckPassed).next_check, Time(300_000));
+        let failed = HealthEvent::CheckFailed(Cause::ConnectionTimeout, String::new());
+        assert_eq!(checked(failed).next_check, Time(30_000));
+    }
+
+    #[test]
     fn refused_logins_are_checked_ever_more_rarely() {
         let intervals = HealthIntervals::default();
         let mut health = Health::default();

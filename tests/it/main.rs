@@ -3,7 +3,8 @@
 //! `crash`, `order`, `power`, `damage` and `full` start the real binary and hold the promise of a 202
 //! against kills, system calls, power cuts, damaged files and a full volume; `postfix` holds the mail
 //! against a real server. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
-//! sees, and `dev` the same.
+//! sees, and `dev` the same; `health`, `credentials` and `metrics` tell what an operator sees of the
+//! mail servers.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
 //! sources against their architecture. A run that draws lots prints its seed.
 
@@ -11,14 +12,17 @@ mod arrows;
 mod auth;
 mod choosing;
 mod crash;
+mod credentials;
 mod damage;
 mod delivery;
 mod dev;
 mod full;
+mod health;
 mod http;
 mod http_read;
 mod http_server;
 mod manifests;
+mod metrics;
 mod order;
 mod outage;
 mod postfix;

@@ -146,6 +146,15 @@ impl Client {
     }
 }
 
+/// The condition of this type of an item of `GET /providers`; null when it has none.
+///
+/// # Panics
+/// When the item has no list of conditions.
+pub fn condition(provider: &Value, condition_type: &str) -> Value {
+    let mut all = provider["conditions"].as_array().expect("conditions").iter();
+    all.find(|condition| condition["type"] == condition_type).cloned().unwrap_or_default()
+}
+
 /// A string of an answer.
 ///
 /// # Panics
