@@ -282,32 +282,24 @@ fn provider(
     })
 }
 
-/// The escalation that a manifest means.
-///
-/// # Errors
-/// One for each of `notificationMails` that is not an address.
-pub fn escalation(spec: &BreakglassEscalationSpec) -> Result<Escalation, Vec<FieldError>> {
+/// The escalation that a manifest means, without those of its `notificationMails` that are no
+/// addresses, and one error for each of them.
+#[must_use]
+pub fn escalation(spec: &BreakglassEscalationSpec) -> (Escalation, Vec<FieldError>) {
     let mut errors = Vec::new();
-    let mut mails = Vec::new();
+    let mut notification_mails = Vec::new();
     for (index, text) in spec.notification_mails.iter().enumerate() {
         match Address::parse(text) {
-            Ok(address) => mails.push(address),
+            Ok(address) => notification_mails.push(address),
             Err(rule) => {
                 let path = format!("spec.notificationMails[{index}]");
-                errors.push(FieldError::invalid(
-                    &path,
-                    quoted(text),
-                    &format!("the address {rule}"),
-                ));
+                let detail = format!("the address {rule}");
+                errors.push(FieldError::invalid(&path, quoted(text), &detail));
             }
         }
     }
     let mail_provider = spec.mail_provider.clone().filter(|name| !name.is_empty());
-    if errors.is_empty() {
-        Ok(Escalation { mail_provider, notification_mails: mails })
-    } else {
-        Err(errors)
-    }
+    (Escalation { mail_provider, notification_mails }, errors)
 }
 
 /// The cluster that a manifest means.

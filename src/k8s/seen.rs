@@ -7,8 +7,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
+use schemars::JsonSchema;
 use secrecy::SecretString;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::convert::{self, Converted, SecretNamespaces};
 use super::crd::{BreakglassEscalationSpec, ClusterConfigSpec, MailProviderStatus};
@@ -104,14 +105,11 @@ pub(super) fn build(objects: &Objects, namespaces: SecretNamespaces<'_>) -> Buil
     }
     for object in &objects.escalations {
         let read = spec::<BreakglassEscalationSpec>(object);
-        match convert::escalation(&read) {
-            Ok(escalation) => {
-                catalog.escalations.insert(full_name(object), escalation);
-            }
-            Err(errors) => warnings.extend(errors.iter().map(|error| {
-                format!("BreakglassEscalation {}: {error}", full_name(object).join())
-            })),
-        }
+        let full_name = full_name(object);
+        let (escalation, errors) = convert::escalation(&read);
+        let place = format!("BreakglassEscalation {}/{}", full_name.0, full_name.1);
+        warnings.extend(errors.iter().map(|error| format!("{place}: {error}")));
+        catalog.escalations.insert(full_name, escalation);
     }
     for object in &objects.clusters {
         let read = spec::<ClusterConfigSpec>(object);
@@ -119,4 +117,24 @@ pub(super) fn build(objects: &Objects, namespaces: SecretNamespaces<'_>) -> Buil
     }
     let seen = Seen { providers, catalog: Arc::new(catalog) };
     Built { seen, secrets: asked.into_inner(), warnings }
+}
+
+/// What a `passwordRef` leads to. An empty value, or one that is no text, is a missing key.
+fn password(secret: Option<&Arc<Secret>>, (namespace, name): &FullName, key: &str) -> Password {
+    let shown = format!("{namespace}/{name}");
+    let Some(secret) = secret else { return Password::SecretNotFound(shown) };
+    let value = secret.data.as_ref().and_then(|data| data.get(key));
+    match value.and_then(|value| std::str::from_utf8(&value.0).ok()) {
+        Some(text) if !text.is_empty() => Password::Loaded(SecretString::from(text)),
+        _ => Password::KeyNotFound(shown, key.to_owned()),
+    }
+}
+
+/// The part of a spec that we read; of one that does not fit it, nothing.
+fn spec<T: JsonSchema + DeserializeOwned + Default>(object: &DynamicObject) -> T {
+    schema::read(&object.data["spec"], "spec", UnknownFields::Ignored).value.unwrap_or_default()
+}
+
+fn full_name(object: &DynamicObject) -> FullName {
+    (object.namespace().unwrap_or_default(), object.name_any())
 }

@@ -91,12 +91,9 @@ impl Builder<'_> {
             Kind::MailProvider => self.add_provider(object),
             Kind::Escalation => {
                 let (spec, mut errors) = spec_of(object, UnknownFields::Ignored);
-                match convert::escalation(&spec.unwrap_or_default()) {
-                    Ok(escalation) => {
-                        self.catalog.escalations.insert(full_name, escalation);
-                    }
-                    Err(more) => errors.extend(more),
-                }
+                let (escalation, more) = convert::escalation(&spec.unwrap_or_default());
+                self.catalog.escalations.insert(full_name, escalation);
+                errors.extend(more);
                 errors
             }
             Kind::Cluster => {
