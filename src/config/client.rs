@@ -235,8 +235,13 @@ pub struct Retry {
     /// Which of all.
     #[command(flatten)]
     pub filter: DeadFilter,
-    /// Send by this provider instead; for ids
-    #[arg(long, env = "BREAKGLASS_MAILER_MAIL_PROVIDER", value_name = "NAME", requires = "ids")]
+    /// Send by this provider instead; not with --all
+    #[arg(
+        long,
+        env = "BREAKGLASS_MAILER_MAIL_PROVIDER",
+        value_name = "NAME",
+        conflicts_with = "all"
+    )]
     pub mail_provider: Option<String>,
     /// Which server.
     #[command(flatten)]

@@ -3,12 +3,13 @@
 //! `crash`, `order`, `power`, `damage` and `full` start the real binary and hold the promise of a 202
 //! against kills, system calls, power cuts, damaged files and a full volume; `postfix` holds the mail
 //! against a real server. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
-//! sees, and `dev` the same.
+//! sees, `dev` the same, and `client` what a user of the client commands sees.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
 //! sources against their architecture. A run that draws lots prints its seed.
 
 mod arrows;
 mod choosing;
+mod client;
 mod crash;
 mod damage;
 mod delivery;

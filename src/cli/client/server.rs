@@ -1,7 +1,7 @@
 //! The server that a command speaks to: one exchange at a time, each bounded in time and size.
 //!
-//! An answer is either what was asked for, or a [`Failure`] that says what came instead. No
-//! redirect and no proxy is followed: the token goes to the server that was named, and nowhere else.
+//! An answer is either what was asked for, or a [`Failure`] that says what came instead. No redirect
+//! is followed and no proxy used: the token goes to the server that was named, and nowhere else.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -2,12 +2,14 @@
 
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod client;
 pub mod crashfs;
 pub mod disk;
 pub mod image;
 pub mod load;
 pub mod memory_store;
+pub mod peer;
 pub mod postfix;
 pub mod provider;
 pub mod sink;
