@@ -1,14 +1,16 @@
 //! The commands that speak to a running server, and their flags.
 
+mod notify;
+
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::builder::{FalseyValueParser, PossibleValuesParser};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::positive_duration;
+pub use notify::Notify;
+
 use crate::core::job::DeadReason;
 
 /// The commands that speak to a running server.
@@ -64,57 +66,6 @@ pub enum Output {
     Table,
     /// For programs.
     Json,
-}
-
-/// `notify`.
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("body").required(true).multiple(true)
-          .args(["text", "text_file", "html", "html_file"]))]
-pub struct Notify {
-    /// A recipient; may be given again, and left out when the escalation names some
-    #[arg(long, env = "BREAKGLASS_MAILER_TO", value_name = "ADDRESS", value_delimiter = ',')]
-    pub to: Vec<String>,
-    /// One line
-    #[arg(long, env = "BREAKGLASS_MAILER_SUBJECT")]
-    pub subject: String,
-    /// The plain text
-    #[arg(long, env = "BREAKGLASS_MAILER_TEXT", conflicts_with = "text_file")]
-    pub text: Option<String>,
-    /// The plain text from a file; - is standard input
-    #[arg(long, env = "BREAKGLASS_MAILER_TEXT_FILE", value_name = "PATH")]
-    pub text_file: Option<PathBuf>,
-    /// The HTML
-    #[arg(long, env = "BREAKGLASS_MAILER_HTML", conflicts_with = "html_file")]
-    pub html: Option<String>,
-    /// The HTML from a file; - is standard input
-    #[arg(long, env = "BREAKGLASS_MAILER_HTML_FILE", value_name = "PATH")]
-    pub html_file: Option<PathBuf>,
-    /// Chooses the provider, and the recipients where none are given
-    #[arg(long, env = "BREAKGLASS_MAILER_ESCALATION", value_name = "NAME")]
-    pub escalation: Option<String>,
-    /// Chooses the provider after the escalation
-    #[arg(long, env = "BREAKGLASS_MAILER_CLUSTER", value_name = "NAME")]
-    pub cluster: Option<String>,
-    /// Chooses the provider before all else
-    #[arg(long, env = "BREAKGLASS_MAILER_MAIL_PROVIDER", value_name = "NAME")]
-    pub mail_provider: Option<String>,
-    /// Where answers go
-    #[arg(long, env = "BREAKGLASS_MAILER_REPLY_TO", value_name = "ADDRESS")]
-    pub reply_to: Option<String>,
-    /// Not delivered from then on, such as 2030-01-01T00:00:00Z
-    #[arg(long, env = "BREAKGLASS_MAILER_EXPIRES_AT", value_name = "TIME")]
-    pub expires_at: Option<String>,
-    /// The same key and notification again give the first answer, and no second mail
-    #[arg(long, env = "BREAKGLASS_MAILER_IDEMPOTENCY_KEY", value_name = "KEY",
-          value_parser = idempotency_key)]
-    pub idempotency_key: Option<String>,
-    /// Wait up to this long for the end of every job; exit 1 unless all are delivered
-    #[arg(long, env = "BREAKGLASS_MAILER_WAIT", value_name = "DURATION",
-          value_parser = positive_duration)]
-    pub wait: Option<Duration>,
-    /// Which server.
-    #[command(flatten)]
-    pub reach: Reach,
 }
 
 /// `queue`.
@@ -264,21 +215,12 @@ pub struct DeadFilter {
 fn server(text: &str) -> Result<String, String> {
     let rule = "give a URL such as http://127.0.0.1:8080, without user and query".to_owned();
     let Ok(uri) = text.parse::<ureq::http::Uri>() else { return Err(rule) };
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let is_http = text.starts_with("http://") || text.starts_with("https://");
     let host = uri.host().unwrap_or_default();
     if !is_http || host.is_empty() || uri.query().is_some() || text.contains(['@', '#']) {
         return Err(rule);
     }
     Ok(text.trim_end_matches('/').to_owned())
-}
-
-fn idempotency_key(text: &str) -> Result<String, String> {
-    let is_valid = (1..=255).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic());
-    if is_valid {
-        Ok(text.to_owned())
-    } else {
-        Err("give 1 to 255 visible ASCII characters".into())
-    }
 }
 
 #[cfg(test)]
@@ -294,7 +236,15 @@ mod tests {
         ] {
             assert_eq!(server(given), Ok(kept.to_owned()));
         }
-        for bad in ["", "127.0.0.1:8080", "ftp://a", "http://", "http://me:pw@a", "http://a?b"] {
+        for bad in [
+            "",
+            "127.0.0.1:8080",
+            "ftp://a",
+            "http://",
+            "http://me:pw@a",
+            "http://a?b",
+            "HTTPS://a",
+        ] {
             assert!(server(bad).is_err(), "{bad}");
         }
     }

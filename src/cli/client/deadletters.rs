@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::attempts::{self, Attempt};
 use super::failure::Failure;
 use super::server::Server;
-use super::{age, screen};
+use super::{age, pages, screen};
 use crate::config::client::{DeadFilter, Output, Pages, Reach, Retry};
 
 #[derive(Deserialize)]
@@ -61,7 +61,7 @@ struct RetriedCount {
 pub(super) fn list(filter: &DeadFilter, pages: &Pages, reach: &Reach) -> Result<(), Failure> {
     let filter = [("provider", filter.provider.as_deref()), ("reason", filter.reason.as_deref())];
     let server = Server::new(reach)?;
-    let found = pages.fetch::<DeadLetter<u32>>(&server, "/deadletters", &filter)?;
+    let found = pages::fetch::<DeadLetter<u32>>(pages, &server, "/deadletters", &filter)?;
     let now = Timestamp::now();
     found.show(reach.output, |page| {
         let row = |letter: &DeadLetter<u32>| {

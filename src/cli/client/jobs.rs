@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::attempts::{self, Attempt};
 use super::failure::Failure;
 use super::server::Server;
-use super::{age, screen};
+use super::{age, pages, screen};
 use crate::config::client::{Jobs, Reach};
 
 #[derive(Deserialize)]
@@ -54,7 +54,7 @@ pub(super) struct NotificationJob {
 pub(super) fn list(jobs: &Jobs) -> Result<(), Failure> {
     let filter = [("state", jobs.state.as_deref()), ("provider", jobs.provider.as_deref())];
     let server = Server::new(&jobs.reach)?;
-    let found = jobs.pages.fetch::<Job>(&server, "/jobs", &filter)?;
+    let found = pages::fetch::<Job>(&jobs.pages, &server, "/jobs", &filter)?;
     let now = Timestamp::now();
     found.show(jobs.reach.output, |page| {
         let row = |job: &Job| {

@@ -141,8 +141,8 @@ impl Server {
     ) -> Result<Answer<T>, Failure> {
         let (is_replayed, json) = self.receive(exchange)?;
         let json = json.ok_or_else(|| self.foreign("an empty answer"))?;
-        let view = serde_json::from_value(json.clone())
-            .map_err(|error| self.foreign(format!("other JSON: {error}")))?;
+        let view =
+            T::deserialize(&json).map_err(|error| self.foreign(format!("other JSON: {error}")))?;
         Ok(Answer { json, view, is_replayed })
     }
 
