@@ -1,5 +1,6 @@
 //! Flags and environment, read once, into typed values.
 
+pub mod client;
 mod serve;
 
 use std::net::SocketAddr;
@@ -27,6 +28,14 @@ pub enum Command {
     Dev(Dev),
     /// Accept and deliver, with the providers of a YAML file or folder
     Serve(Box<Serve>),
+    /// A client of a running server.
+    #[command(flatten)]
+    Client(client::Client),
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// `dev`.

@@ -31,6 +31,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("bincode", &["migrations", "store"]),
     ("lettre", &["smtp"]),
     ("sled", &["migrations", "store"]),
+    ("ureq", &["cli", "config"]),
 ];
 
 #[test]
