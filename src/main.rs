@@ -14,6 +14,8 @@ fn main() -> ExitCode {
         Command::Dev(dev) => telemetry::start(&dev.log).and_then(|()| app::dev(dev)),
         Command::Serve(serve) => telemetry::start(&serve.log).and_then(|()| app::serve(serve)),
         Command::Crds(crds) => cli::crds::print(&crds),
+        Command::Client(client) => return cli::client::run(client),
+        Command::Completions { shell } => return cli::client::completions(shell),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,16 +13,29 @@ use crate::clock::Clock;
 use crate::core::health::{Health, HealthEvent, HealthIntervals};
 use crate::core::provider::{Provider, ProviderName};
 use crate::core::route::Catalog;
+use crate::core::time::Time;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
     catalog: watch::Sender<Arc<Catalog>>,
     health: Mutex<BTreeMap<ProviderName, Health>>,
+    sends: Mutex<BTreeMap<ProviderName, LastSend>>,
+    /// Counts the changes of health and sends, for those who tell of them.
+    changes: watch::Sender<u64>,
     /// Wakes the health checks when one of them is due earlier than it was.
     check_moved: Arc<Notify>,
     intervals: HealthIntervals,
     clock: Clock,
+}
+
+/// The last attempts to send through a provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastSend {
+    /// When the last attempt began: `lastSendAttempt`.
+    pub at: Time,
+    /// What the last one that failed said: `lastSendError`.
+    pub error: Option<String>,
 }
 
 /// How one event changed what we believe of a provider.
@@ -41,7 +54,16 @@ impl Registry {
     #[must_use]
     pub fn new(intervals: HealthIntervals, clock: Clock) -> Self {
         let (catalog, _) = watch::channel(Arc::default());
-        Self { catalog, health: Mutex::default(), check_moved: Arc::default(), intervals, clock }
+        let (changes, _) = watch::channel(0);
+        Self {
+            catalog,
+            health: Mutex::default(),
+            sends: Mutex::default(),
+            changes,
+            check_moved: Arc::default(),
+            intervals,
+            clock,
+        }
     }
 
     /// Replaces the catalog. A provider that is new or whose SMTP settings changed starts with a
@@ -53,6 +75,7 @@ impl Registry {
             // Held until the catalog is in place, so that nothing of the old server is observed.
             let mut health = self.lock_health();
             health.retain(|name, _| catalog.providers.contains_key(name));
+            self.lock_sends().retain(|name, _| catalog.providers.contains_key(name));
             for (name, provider) in &catalog.providers {
                 let same = before.providers.get(name).is_some_and(|old| {
                     old.disabled == provider.disabled && same_server(old, provider)
@@ -65,6 +88,7 @@ impl Registry {
             self.catalog.send_replace(catalog);
         }
         self.check_moved.notify_waiters();
+        self.changes.send_modify(|count| *count += 1);
     }
 
     /// The catalog as it is now.
@@ -110,7 +134,36 @@ impl Registry {
             self.check_moved.notify_waiters();
         }
         *health = after;
+        self.changes.send_modify(|count| *count += 1);
         transition
+    }
+
+    /// An attempt to send through a provider ended; `error` is what it failed with.
+    pub fn sent(&self, name: &ProviderName, at: Time, error: Option<String>) {
+        {
+            let mut sends = self.lock_sends();
+            let last = sends.entry(name.clone()).or_default();
+            last.at = last.at.max(at);
+            last.error = error.or(last.error.take());
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// The last attempts to send through a provider; `None` before the first of this process.
+    #[must_use]
+    pub fn last_send(&self, name: &ProviderName) -> Option<LastSend> {
+        self.lock_sends().get(name).cloned()
+    }
+
+    /// Wakes when health or sends of a provider may have changed.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn lock_sends(&self) -> std::sync::MutexGuard<'_, BTreeMap<ProviderName, LastSend>> {
+        // An entry is changed field by field, and each of them is true by itself.
+        self.sends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes when a check is due earlier than it was at this call.

@@ -2,24 +2,12 @@
 
 use std::io::Write;
 
-use clap::ValueEnum;
 use kube::CustomResourceExt;
 use saphyr::{Mapping, Scalar, Yaml, YamlEmitter};
 use serde_json::Value;
 
-use crate::config::Crds;
+use crate::config::{Crd, Crds};
 use crate::k8s::crd::{BreakglassEscalation, ClusterConfig, MailProvider};
-
-/// A definition that can be printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Crd {
-    /// The providers.
-    Mailproviders,
-    /// What is read of an escalation; only for clusters without the breakglass controller.
-    Breakglassescalations,
-    /// What is read of a cluster; only for clusters without the breakglass controller.
-    Clusterconfigs,
-}
 
 /// Prints the definitions, one YAML document each.
 ///

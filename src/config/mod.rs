@@ -1,5 +1,6 @@
 //! Flags and environment, read once, into typed values.
 
+pub mod client;
 mod serve;
 
 use std::net::SocketAddr;
@@ -8,7 +9,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::cli::crds::Crd;
 pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, own_namespace};
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
@@ -30,6 +30,14 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Print the custom resource definitions, for kubectl apply
     Crds(Crds),
+    /// A client of a running server.
+    #[command(flatten)]
+    Client(client::Client),
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// `crds`.
@@ -38,6 +46,17 @@ pub struct Crds {
     /// Which ones
     #[arg(default_value = "mailproviders")]
     pub names: Vec<Crd>,
+}
+
+/// A custom resource definition that can be printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Crd {
+    /// The providers.
+    Mailproviders,
+    /// What is read of an escalation; only for clusters without the breakglass controller.
+    Breakglassescalations,
+    /// What is read of a cluster; only for clusters without the breakglass controller.
+    Clusterconfigs,
 }
 
 /// `dev`.

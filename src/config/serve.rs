@@ -12,10 +12,15 @@ use crate::core::provider::is_dns_subdomain;
 
 /// `serve`.
 #[derive(Debug, Args)]
+#[group(id = "source", required = true, multiple = false, args = ["providers", "kubernetes"])]
 pub struct Serve {
     /// Providers, secrets, escalations and clusters: a YAML file, or a folder of them; watched
     #[arg(long, env = "BREAKGLASS_MAILER_PROVIDERS", value_name = "PATH")]
-    pub providers: PathBuf,
+    pub providers: Option<PathBuf>,
+    /// The same from the Kubernetes API, whose MailProviders get their status from here
+    #[arg(long, env = "BREAKGLASS_MAILER_KUBERNETES",
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub kubernetes: bool,
     /// Where the queue is kept
     #[arg(long, env = "BREAKGLASS_MAILER_DATA_DIR", default_value = "breakglass-mailer-data")]
     pub data_dir: PathBuf,
@@ -26,9 +31,9 @@ pub struct Serve {
     #[arg(long, env = "BREAKGLASS_MAILER_SECRET_NAMESPACES", value_delimiter = ',',
           value_parser = namespace)]
     pub secret_namespaces: Vec<String>,
-    /// Address of the API
-    #[arg(long, env = "BREAKGLASS_MAILER_LISTEN", default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
+    /// Address of the API [default: 127.0.0.1:8080, with --kubernetes 0.0.0.0:8080]
+    #[arg(long, env = "BREAKGLASS_MAILER_LISTEN")]
+    pub listen: Option<SocketAddr>,
     /// How callers are authenticated
     #[arg(long, env = "BREAKGLASS_MAILER_AUTH", default_value = "none")]
     pub auth: AuthMode,
@@ -135,6 +140,13 @@ pub fn own_namespace(flag: Option<String>) -> String {
 }
 
 impl Serve {
+    /// `--listen`: without it, where its callers are.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        let ip = if self.kubernetes { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        self.listen.unwrap_or(SocketAddr::from((ip, 8080)))
+    }
+
     /// Refuses an address that strangers can reach while nobody is authenticated, and a token file
     /// that is missing or that nobody would ask for.
     ///
@@ -148,7 +160,7 @@ impl Serve {
             }
             (AuthMode::Token, Some(_)) => Ok(()),
             (AuthMode::None, None) if self.insecure_no_auth => Ok(()),
-            (AuthMode::None, None) => check_loopback(self.listen),
+            (AuthMode::None, None) => check_loopback(self.address()),
         }
     }
 }

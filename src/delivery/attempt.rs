@@ -50,6 +50,8 @@ impl Delivery {
         let verdict = decide(claim.job(), &outcome, &provider.retry, next, now);
         let attempt = record(claim.job(), &provider.name, &outcome, begin);
         log(claim.job(), &attempt, &verdict);
+        let error = outcome.failure().map(|failure| failure.detail.clone());
+        self.registry.sent(&provider.name, attempt.at, error);
         let job = claim.job().clone();
         let after = verdict.apply(&job.progress, true, now);
         if let Err(error) = self.queue.settle(vec![claim.becomes(after, Some(attempt))]).await {

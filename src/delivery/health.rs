@@ -46,7 +46,20 @@ impl Delivery {
     /// Checks one provider whenever it is time, until `stop`.
     async fn check(self: Arc<Self>, provider: Arc<Provider>, stop: CancellationToken) {
         let name = &provider.name;
+        let mut leads = self.leads.clone();
+        let mut changes = self.registry.changes();
         loop {
+            changes.borrow_and_update();
+            let is_healthy =
+                self.registry.health_of(&provider).is_some_and(|now| now.healthy == Some(true));
+            if is_healthy && !*leads.borrow_and_update() {
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    _ = leads.changed() => {}
+                    () = stop.cancelled() => return,
+                }
+                continue;
+            }
             let moved = self.registry.check_moved();
             let health = self.registry.health_of(&provider);
             let due = health.as_ref().map(|health| self.clock.instant(health.next_check));

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,6 +45,9 @@ pub struct Delivery {
     pub connections_max: usize,
     /// Whether parked jobs go out by themselves when their provider recovers.
     pub redrive: bool,
+    /// Whether this process checks providers that are healthy, too; the others are checked by
+    /// each for itself, so that its own mail goes out again.
+    pub leads: watch::Receiver<bool>,
     /// How long what is past is remembered.
     pub retention: Retention,
 }

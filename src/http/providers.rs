@@ -15,6 +15,7 @@ use crate::core::conditions::{Condition, conditions};
 use crate::core::health::Health;
 use crate::core::provider::{Provider, Security};
 use crate::core::route::Catalog;
+use crate::registry::LastSend;
 
 /// The answer.
 #[derive(Serialize)]
@@ -40,6 +41,8 @@ struct ProviderView {
     last_error: Option<String>,
     last_health_check: Option<Stamp>,
     next_check: Option<Stamp>,
+    last_send_attempt: Option<Stamp>,
+    last_send_error: Option<String>,
     conditions: Vec<ConditionView>,
 }
 
@@ -74,13 +77,20 @@ pub(super) async fn list(
     Params::of(&uri, &[])?;
     let catalog = api.registry.catalog();
     let view = |provider: &Arc<Provider>| {
-        ProviderView::of(provider, &api.registry.health(&provider.name), &catalog)
+        let name = &provider.name;
+        let last_send = api.registry.last_send(name);
+        ProviderView::of(provider, &api.registry.health(name), last_send, &catalog)
     };
     Ok(Json(Providers { items: catalog.providers.values().map(view).collect() }))
 }
 
 impl ProviderView {
-    fn of(provider: &Provider, health: &Health, catalog: &Catalog) -> Self {
+    fn of(
+        provider: &Provider,
+        health: &Health,
+        last_send: Option<LastSend>,
+        catalog: &Catalog,
+    ) -> Self {
         let backoff_ms = provider.retry.initial_backoff.as_millis();
         Self {
             name: provider.name.to_string(),
@@ -111,6 +121,8 @@ impl ProviderView {
             last_health_check: health.last_passed.map(Stamp),
             // A disabled provider is not checked.
             next_check: (!provider.disabled).then_some(Stamp(health.next_check)),
+            last_send_attempt: last_send.as_ref().map(|send| Stamp(send.at)),
+            last_send_error: last_send.and_then(|send| send.error),
             conditions: conditions(provider, health, catalog)
                 .into_iter()
                 .map(ConditionView::from)
@@ -147,7 +159,7 @@ mod tests {
         let mut secret = provider("a");
         let password = Password::Loaded("hunter2".into());
         secret.smtp.credentials = Some(Credentials { username: "u".into(), password });
-        let view = ProviderView::of(&secret, &Health::default(), &Catalog::default());
+        let view = ProviderView::of(&secret, &Health::default(), None, &Catalog::default());
         let shown = serde_json::to_string(&view).expect("JSON");
         assert!(!shown.contains("hunter2"), "{shown}");
     }

@@ -11,7 +11,6 @@ use kube::runtime::{WatchStreamExt, reflector::reflector};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long the API server keeps a watch, in seconds. One that was dropped on the way is noticed
@@ -119,12 +118,4 @@ fn is_refusal(error: &watcher::Error) -> bool {
         _ => return false,
     };
     matches!(code, 403 | 404)
-}
-
-/// Waits for `stop`, or for a change.
-pub(super) async fn changed_or_stopped(changed: &Notify, stop: &CancellationToken) -> bool {
-    tokio::select! {
-        () = stop.cancelled() => false,
-        () = changed.notified() => true,
-    }
 }

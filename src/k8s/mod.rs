@@ -3,8 +3,15 @@
 //! The same types and rules hold wherever a manifest comes from, and every refusal is worded as
 //! the Kubernetes API server words it, so that a manifest refused here is refused there.
 
+pub mod client;
 pub mod convert;
 pub mod crd;
+mod events;
 pub mod field;
+mod follow;
 mod host;
+pub mod lease;
 pub mod schema;
+pub mod seen;
+pub mod status;
+pub mod watch;

@@ -89,9 +89,9 @@ pub(super) fn build(objects: &Objects, namespaces: SecretNamespaces<'_>) -> Buil
         };
         match convert::mail_provider(&name, spec, namespaces, &password) {
             Ok(Converted { mut provider, warnings: more }) => {
-                provider.created = object.creation_timestamp().and_then(|time| {
-                    u64::try_from(time.0.as_millisecond()).ok().map(Time)
-                });
+                provider.created = object
+                    .creation_timestamp()
+                    .and_then(|time| u64::try_from(time.0.as_millisecond()).ok().map(Time));
                 warnings.extend(more.iter().map(|text| format!("MailProvider {name}: {text}")));
                 catalog.providers.insert(provider.name.clone(), Arc::new(provider));
             }

@@ -8,12 +8,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["*"]),
     ("cli", &["config", "core", "k8s::crd"]),
     ("clock", &["core"]),
-    ("config", &["cli", "core"]),
+    ("config", &["core"]),
     ("core", &[]),
     ("delivery", &["clock", "core", "metrics", "queue", "registry"]),
     ("file_watch", &[]),
     ("http", &["clock", "core", "file_watch", "metrics", "queue", "registry"]),
-    ("k8s", &["core"]),
+    ("k8s", &["clock", "core", "registry"]),
     ("main", &["app", "cli", "config", "telemetry"]),
     ("manifests", &["clock", "core", "file_watch", "k8s", "registry"]),
     ("metrics", &["core"]),
@@ -31,6 +31,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("bincode", &["migrations", "store"]),
     ("lettre", &["smtp"]),
     ("sled", &["migrations", "store"]),
+    ("ureq", &["cli", "config"]),
 ];
 
 #[test]

@@ -3,14 +3,15 @@
 //! `crash`, `order`, `power`, `damage` and `full` start the real binary and hold the promise of a 202
 //! against kills, system calls, power cuts, damaged files and a full volume; `postfix` holds the mail
 //! against a real server. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
-//! sees, and `dev` the same; `health`, `credentials` and `metrics` tell what an operator sees of the
-//! mail servers.
+//! sees, `dev` and `client` the same of these; `auth` who may call; `health`, `credentials` and
+//! `metrics` what an operator sees of the mail servers.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
 //! sources against their architecture. A run that draws lots prints its seed.
 
 mod arrows;
 mod auth;
 mod choosing;
+mod client;
 mod crash;
 mod credentials;
 mod damage;

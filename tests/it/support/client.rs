@@ -43,6 +43,11 @@ impl Client {
         Self { base: format!("http://{address}"), http }
     }
 
+    /// The URL of the server.
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
     /// One exchange. An error means that no whole answer was read.
     ///
     /// # Errors

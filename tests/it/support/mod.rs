@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod client;
 pub mod crashfs;
 pub mod disk;
@@ -9,6 +10,7 @@ pub mod image;
 pub mod load;
 pub mod memory_store;
 pub mod metrics;
+pub mod peer;
 pub mod postfix;
 pub mod provider;
 pub mod sink;

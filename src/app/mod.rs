@@ -4,6 +4,9 @@
 //! ready, posts refused, nothing more claimed, sends under way end within the grace time and are
 //! recorded, the API closes, the store closes. Nothing is drained: the disk is the truth.
 
+mod dev;
+mod kubernetes;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,14 +18,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::cli::catch_all;
 use crate::clock::Clock;
-use crate::config::{AuthMode, Dev, Policy, Redrive, Serve, check_loopback, own_namespace};
+use crate::config::{AuthMode, Policy, Redrive, Serve, own_namespace};
 use crate::core::health::HealthIntervals;
-use crate::core::notification::Address;
-use crate::core::provider::{Provider, ProviderName, Security, Sender, Smtp};
-use crate::core::route::Catalog;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
 use crate::http::tokens::{self, Tokens};
@@ -34,8 +34,12 @@ use crate::registry::Registry;
 use crate::smtp::{SmtpTransport, Timeouts};
 use crate::store::{DiskStore, Opened, Options};
 
+pub use dev::dev;
+
 /// How long answers under way may take once everything else has ended.
 const ANSWERS_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long the rest may take: it gives the Lease back.
+const TASKS_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Runs `serve` until it is told to stop.
 ///
@@ -43,51 +47,41 @@ const ANSWERS_TIME_MAX: Duration = Duration::from_secs(2);
 /// When it cannot start, or when the store stopped.
 pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
     serve.check_auth().map_err(anyhow::Error::msg)?;
-    let tokens = match serve.token_file.filter(|_| serve.auth == AuthMode::Token) {
-        Some(file) => Some((Tokens::read(&file)?, file)),
+    let tokens = match serve.token_file.as_ref().filter(|_| serve.auth == AuthMode::Token) {
+        Some(file) => Some((Tokens::read(file)?, file.clone())),
         None => None,
     };
-    let source = Source {
-        path: serve.providers,
-        namespace: own_namespace(serve.namespace),
-        secret_namespaces: serve.secret_namespaces,
-    };
-    let loaded = manifests::load(&source)?;
+    let source = serve.providers.as_ref().map(|path| Source {
+        path: path.clone(),
+        namespace: own_namespace(serve.namespace.clone()),
+        secret_namespaces: serve.secret_namespaces.clone(),
+    });
+    let loaded = source.as_ref().map(manifests::load).transpose()?;
     run_to_end(async {
-        let listener = bind(serve.listen).await?;
+        let listener = bind(serve.address()).await?;
+        let client = match &source {
+            Some(_) => None,
+            None => Some(kubernetes::client().await?),
+        };
         let app = App::open(&serve.data_dir, &serve.policy)?;
-        app.registry.replace(loaded.catalog);
-        tokio::spawn(manifests::watch(source, app.registry.clone(), app.stop.clone()));
         let auth = match tokens {
             Some((read, file)) => {
                 let (tokens, valid) = watch::channel(read);
-                tokio::spawn(tokens::watch(file, tokens, app.stop.clone()));
+                app.tasks.spawn(tokens::watch(file, tokens, app.stop.clone()));
                 Auth::Tokens(valid)
             }
             None if serve.insecure_no_auth => Auth::Open,
             None => Auth::Local,
         };
-        app.run(listener, auth, None).await
-    })
-}
-
-/// Runs `dev` until it is told to stop.
-///
-/// # Errors
-/// When it cannot start, or when the store stopped.
-pub fn dev(dev: Dev) -> anyhow::Result<()> {
-    check_loopback(dev.listen).map_err(anyhow::Error::msg)?;
-    let folder = dev.data_dir.join("mailbox");
-    run_to_end(async {
-        let listener = bind(dev.listen).await?;
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
-        let app = App::open(&dev.data_dir.join("store"), &Policy::default())?;
-        let mailbox = TcpListener::bind("127.0.0.1:0").await.context("cannot open the mailbox")?;
-        app.registry.replace(dev_catalog(mailbox.local_addr()?)?);
-        tokio::spawn(catch_all::run(mailbox, folder.clone()));
-        println!("{}", welcome(listener.local_addr()?, &dev.data_dir));
-        app.run(listener, Auth::Local, Some(folder)).await
+        if let (Some(source), Some(loaded)) = (source, loaded) {
+            app.registry.replace(loaded.catalog);
+            app.tasks.spawn(manifests::watch(source, app.registry.clone(), app.stop.clone()));
+        }
+        let mode = match client {
+            Some(client) => kubernetes::start(&app, client, &serve, auth),
+            None => Mode::new(auth),
+        };
+        app.run(listener, mode).await
     })
 }
 
@@ -132,7 +126,28 @@ struct App {
     store: Arc<DiskStore>,
     clock: Clock,
     policy: Policy,
+    /// Ends everything but delivery and the API.
     stop: CancellationToken,
+    /// What it ends.
+    tasks: TaskTracker,
+}
+
+/// What differs between the ways to run.
+struct Mode {
+    auth: Auth,
+    /// The folder of the mailbox of `dev`.
+    mailbox: Option<PathBuf>,
+    /// Whether this process leads, where there are several.
+    leads: watch::Receiver<bool>,
+    /// Whether the providers are known; it does not become false again.
+    listed: watch::Receiver<bool>,
+}
+
+impl Mode {
+    /// One process, whose providers are known from the start.
+    fn new(auth: Auth) -> Self {
+        Self { auth, mailbox: None, leads: watch::channel(true).1, listed: watch::channel(true).1 }
+    }
 }
 
 impl App {
@@ -152,16 +167,12 @@ impl App {
         };
         let registry = Arc::new(Registry::new(intervals, clock));
         let (policy, stop) = (policy.clone(), CancellationToken::new());
-        Ok(Self { queue, registry, metrics, store, clock, policy, stop })
+        let tasks = TaskTracker::new();
+        Ok(Self { queue, registry, metrics, store, clock, policy, stop, tasks })
     }
 
     /// Delivers and answers until a signal comes or the store stops.
-    async fn run(
-        self,
-        listener: TcpListener,
-        auth: Auth,
-        mailbox: Option<PathBuf>,
-    ) -> anyhow::Result<()> {
+    async fn run(self, listener: TcpListener, mode: Mode) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
         let timeouts = Timeouts { probe: self.policy.health_timeout, ..Timeouts::default() };
         let delivery = Delivery {
@@ -172,22 +183,23 @@ impl App {
             clock: self.clock,
             connections_max: usize::from(self.policy.max_connections),
             redrive: self.policy.redrive == Redrive::Auto,
+            leads: mode.leads,
             retention: Retention {
                 history: self.policy.history_retention,
                 dead_letters: self.policy.deadletter_retention,
                 keys: self.policy.idempotency_retention,
             },
         };
-        let (is_ready, readiness) = watch::channel(true);
+        let (is_ready, readiness) = watch::channel(*mode.listed.borrow());
         let api = Api {
             queue: self.queue.clone(),
             registry: self.registry.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock,
             ready: readiness,
-            auth,
+            auth: mode.auth,
             redrives: self.policy.redrive == Redrive::Auto,
-            mailbox,
+            mailbox: mode.mailbox,
         };
         let mut store_stopped = self.store.stopped();
         let delivering = delivery.start();
@@ -197,8 +209,16 @@ impl App {
         let answering = tokio::spawn(serving);
         tracing::info!(%address, "listening");
 
+        let mut listed = mode.listed;
+        let known = async {
+            if listed.wait_for(|listed| *listed).await.is_ok() {
+                is_ready.send_replace(true);
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             signal = stop_signal() => tracing::info!("stopping after {}", signal?),
+            () = known => {}
             stopped = store_stopped.wait_for(Option::is_some) => {
                 let why = stopped.ok().and_then(|why| why.clone()).unwrap_or_default();
                 bail!("the store has stopped, restart to read the truth from disk: {why}");
@@ -221,6 +241,8 @@ impl App {
         tokio::task::spawn_blocking(move || store.close())
             .await
             .map_err(|_| anyhow!("closing the store failed"))??;
+        self.tasks.close();
+        let _ = timeout(TASKS_TIME_MAX, self.tasks.wait()).await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -251,40 +273,4 @@ async fn stop_signal() -> anyhow::Result<&'static str> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     })
-}
-
-/// The one provider of `dev`.
-fn dev_catalog(mailbox: SocketAddr) -> anyhow::Result<Catalog> {
-    let name = ProviderName::new("mailbox").context("the name of the provider is valid")?;
-    let address = Address::parse("breakglass@dev.example").map_err(anyhow::Error::msg)?;
-    let smtp = Smtp::new(&mailbox.ip().to_string(), mailbox.port(), Security::Plaintext);
-    let sender = Sender { address, name: Some("Breakglass Dev".to_owned()) };
-    let provider = Provider {
-        display_name: Some("Catch-all mailbox".to_owned()),
-        default: true,
-        ..Provider::new(name.clone(), smtp, sender)
-    };
-    let providers = [(name, Arc::new(provider))].into();
-    Ok(Catalog { namespace: own_namespace(None), providers, ..Catalog::default() })
-}
-
-fn welcome(address: SocketAddr, folder: &Path) -> String {
-    format!(
-        "
-breakglass-mailer is ready at http://{address}, its data is in {folder}.
-
-Send a notification:
-
-  curl -i http://{address}/notify -H 'Content-Type: application/json' -d '{{
-    \"recipients\": [\"oncall@example.com\"],
-    \"subject\": \"Breakglass request on prod-1\",
-    \"text\": \"Alice asks for cluster-admin on prod-1.\"
-  }}'
-
-Read the mailbox:      http://{address}/mailbox
-Look at the queue:     http://{address}/queue
-Stop:                  Ctrl-C; a second start goes on from here
-",
-        folder = folder.display()
-    )
 }

@@ -1,0 +1,62 @@
+//! Events about a MailProvider, for `kubectl describe`: only when something changed.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+
+use super::crd::{API_VERSION, MailProviderStatus};
+use super::seen::SeenProvider;
+use crate::core::conditions::{ConditionType, Reason};
+
+/// Writes events.
+pub(super) struct Events(Recorder);
+
+impl Events {
+    pub(super) fn new(client: Client) -> Self {
+        let reporter = Reporter { controller: "breakglass-mailer".into(), instance: None };
+        Self(Recorder::new(client, reporter))
+    }
+
+    /// Tells how `now` differs from what was said of the provider before.
+    pub(super) async fn tell(&self, name: &str, before: &SeenProvider, now: &MailProviderStatus) {
+        let about = ObjectReference {
+            api_version: Some(API_VERSION.to_owned()),
+            kind: Some("MailProvider".to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(before.uid.clone()),
+            ..ObjectReference::default()
+        };
+        for event in changes(before, now) {
+            if let Err(error) = self.0.publish(&event, &about).await {
+                tracing::debug!(mailprovider = name, %error, "cannot write an event");
+            }
+        }
+    }
+}
+
+fn changes(before: &SeenProvider, now: &MailProviderStatus) -> Vec<Event> {
+    let mut events = Vec::new();
+    let healthy = |status: &MailProviderStatus| {
+        let kind = ConditionType::Healthy.as_str();
+        status.conditions.iter().find(|condition| condition.type_ == kind).cloned()
+    };
+    if let Some(healthy_now) = healthy(now)
+        && healthy(&before.status).is_none_or(|old| old.status != healthy_now.status)
+    {
+        let (type_, reason) = match healthy_now.status.as_str() {
+            "True" => (EventType::Normal, Reason::HealthCheckPassed.as_str()),
+            _ => (EventType::Warning, Reason::HealthCheckFailed.as_str()),
+        };
+        events.push(event(type_, reason, "HealthCheck", healthy_now.message));
+    }
+    if before.is_insecure && before.status.observed_generation != before.generation {
+        let note = "disableTLS or insecureSkipVerify: others on the way may read or take the mail";
+        events.push(event(EventType::Warning, "InsecureSMTP", "Validate", note.to_owned()));
+    }
+    events
+}
+
+fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+    let (reason, action) = (reason.to_owned(), action.to_owned());
+    Event { type_, reason, note: Some(note), action, secondary: None }
+}
