@@ -22,6 +22,7 @@ mod health;
 mod http;
 mod http_read;
 mod http_server;
+mod kubernetes;
 mod manifests;
 mod metrics;
 mod order;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,9 +21,10 @@ use super::wait::{LIMIT, eventually, within};
 pub struct Home {
     dir: Arc<TempDir>,
     data: PathBuf,
-    manifests: PathBuf,
+    /// The flags that name where the manifests come from.
+    source: Vec<OsString>,
     args: Vec<String>,
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, String)>,
     under: Vec<String>,
     runs: AtomicU32,
 }
@@ -37,9 +38,9 @@ impl Home {
         let dir = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let data = dir.path().join("data");
         std::fs::create_dir(&data).expect("a data folder");
-        let manifests = dir.path().join("providers.yaml");
+        let source = vec!["--providers".into(), dir.path().join("providers.yaml").into()];
         let (args, env, under, runs) = (vec![], vec![], vec![], AtomicU32::new(0));
-        let home = Self { dir, data, manifests, args, env, under, runs };
+        let home = Self { dir, data, source, args, env, under, runs };
         home.providers(providers);
         home
     }
@@ -56,8 +57,8 @@ impl Home {
     }
 
     /// An environment variable for the server.
-    pub fn env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.env.push((name, value));
+    pub fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
         self
     }
 
@@ -79,7 +80,15 @@ impl Home {
 
     /// Takes its manifests from another file, or from a folder.
     pub fn reading(mut self, manifests: PathBuf) -> Self {
-        self.manifests = manifests;
+        self.source = vec!["--providers".into(), manifests.into()];
+        self
+    }
+
+    /// Takes its resources from the API server of a kubeconfig.
+    pub fn on_kubernetes(mut self, kubeconfig: &Path) -> Self {
+        let kubeconfig = kubeconfig.to_str().expect("UTF-8").to_owned();
+        self.env.push(("KUBECONFIG", kubeconfig));
+        self.source = vec!["--kubernetes".into()];
         self
     }
 
@@ -105,7 +114,9 @@ impl Home {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(&self) -> Process {
-        self.run(vec!["serve".into(), "--providers".into(), self.manifests.clone().into()])
+        let mut serve = vec!["serve".into()];
+        serve.extend(self.source.iter().cloned());
+        self.run(serve)
     }
 
     /// Starts `dev` and returns at once.
@@ -129,7 +140,7 @@ impl Home {
             .arg("--data-dir")
             .arg(&self.data)
             .args(&self.args)
-            .envs(self.env.iter().copied())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("a second handle"))
             .stderr(out)

@@ -7,6 +7,7 @@ pub mod client;
 pub mod crashfs;
 pub mod disk;
 pub mod image;
+pub mod kube;
 pub mod load;
 pub mod memory_store;
 pub mod metrics;
@@ -54,6 +55,10 @@ fn has(thing: &str) -> bool {
         "ipv6" => std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok(),
         // Below 1024, so that it can be 465.
         "low port" => root,
+        "kube" => {
+            let assets = kube::assets();
+            ["etcd", "kube-apiserver", "kubectl"].iter().all(|name| assets.join(name).exists())
+        }
         "postfix" => {
             root && there(&[
                 "/usr/sbin/postfix",
