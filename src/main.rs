@@ -3,21 +3,18 @@
 use std::process::ExitCode;
 
 use breakglass_mailer::config::{Cli, Command};
-use breakglass_mailer::{app, telemetry};
+use breakglass_mailer::{app, cli, telemetry};
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = Cli::parse().command;
     // Contents and addresses are on disk: files are for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
-    let log = match &cli.command {
-        Command::Dev(dev) => &dev.log,
-        Command::Serve(serve) => &serve.log,
+    let ended = match command {
+        Command::Dev(dev) => telemetry::start(&dev.log).and_then(|()| app::dev(dev)),
+        Command::Serve(serve) => telemetry::start(&serve.log).and_then(|()| app::serve(serve)),
+        Command::MigrateConfig(migrate) => cli::migrate_config::run(&migrate),
     };
-    let ended = telemetry::start(log).and_then(|()| match cli.command {
-        Command::Dev(dev) => app::dev(dev),
-        Command::Serve(serve) => app::serve(serve),
-    });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

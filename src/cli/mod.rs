@@ -1,3 +1,4 @@
 //! What the subcommands need beside the server.
 
 pub mod catch_all;
+pub mod migrate_config;

@@ -1,5 +1,6 @@
 //! Flags and environment, read once, into typed values.
 
+mod migrate_config;
 mod serve;
 
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use migrate_config::MigrateConfig;
 pub use serve::{Auth, Policy, Redrive, Serve, check_listen, own_namespace};
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
@@ -27,6 +29,8 @@ pub enum Command {
     Dev(Dev),
     /// Accept and deliver, with the providers of a YAML file or folder
     Serve(Box<Serve>),
+    /// Turn the `mail:` section of an old config.yaml into a MailProvider and its Secret
+    MigrateConfig(MigrateConfig),
 }
 
 /// `dev`.
