@@ -8,6 +8,7 @@
 //! sources against their architecture. A run that draws lots prints its seed.
 
 mod arrows;
+mod canary;
 mod choosing;
 mod crash;
 mod damage;

@@ -25,6 +25,7 @@ pub struct Home {
     args: Vec<String>,
     env: Vec<(&'static str, &'static str)>,
     under: Vec<String>,
+    log_format: &'static str,
     runs: AtomicU32,
 }
 
@@ -39,7 +40,8 @@ impl Home {
         std::fs::create_dir(&data).expect("a data folder");
         let manifests = dir.path().join("providers.yaml");
         let (args, env, under, runs) = (vec![], vec![], vec![], AtomicU32::new(0));
-        let home = Self { dir, data, manifests, args, env, under, runs };
+        let log_format = "json";
+        let home = Self { dir, data, manifests, args, env, under, log_format, runs };
         home.providers(providers);
         home
     }
@@ -65,6 +67,11 @@ impl Home {
     pub fn under(mut self, command: &[&str]) -> Self {
         self.under.extend(command.iter().map(ToString::to_string));
         self
+    }
+
+    /// Logs lines for people.
+    pub fn text_log(self) -> Self {
+        Self { log_format: "text", ..self }
     }
 
     /// The data folder.
@@ -127,7 +134,7 @@ impl Home {
         let child = Command::new(&words[0])
             .args(&words[1..])
             .args(command)
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--listen", "127.0.0.1:0", "--log-format", self.log_format])
             .arg("--data-dir")
             .arg(&self.data)
             .args(&self.args)
@@ -204,6 +211,9 @@ impl Process {
 
     fn address(&self) -> Option<String> {
         self.log().lines().find_map(|line| {
+            if let Some((_, address)) = line.split_once("listening address=") {
+                return Some(address.to_owned());
+            }
             let line: Value = serde_json::from_str(line).ok()?;
             let listening = line["fields"]["message"] == "listening";
             listening.then(|| line["fields"]["address"].as_str().map(str::to_owned))?

@@ -43,6 +43,11 @@ impl Client {
         Self { base: format!("http://{address}"), http }
     }
 
+    /// Where the server is, as `127.0.0.1:8080`.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     /// One exchange. An error means that no whole answer was read.
     ///
     /// # Errors
