@@ -5,6 +5,7 @@
 //! back by the same code as `serve --providers`. The password is in the printed Secret alone, never
 //! in an error or a warning.
 
+mod fields;
 mod write;
 
 use std::fs::File;
@@ -14,6 +15,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+
+use fields::{FIELDS, Field, PASSWORD, USERNAME, ZERO_IS_NOTHING};
 
 use crate::config::MigrateConfig;
 use crate::core::provider::Password;
@@ -65,34 +68,6 @@ impl Note {
         format!("{file}:{}: {}", self.line, self.text)
     }
 }
-
-/// A field of the MailProvider, and its old names.
-struct Field {
-    path: &'static str,
-    old: &'static [&'static str],
-}
-
-/// In the order in which they are printed.
-const FIELDS: [Field; 9] = [
-    Field { path: "spec.smtp.host", old: &["mail.host"] },
-    Field { path: "spec.smtp.port", old: &["mail.port"] },
-    Field { path: USERNAME, old: &["mail.username", "mail.user"] },
-    Field { path: "spec.smtp.insecureSkipVerify", old: &["mail.insecureSkipVerify"] },
-    Field { path: "spec.sender.address", old: &["mail.sender.address", "mail.senderAddress"] },
-    Field { path: "spec.sender.name", old: &["mail.sender.name", "mail.senderName"] },
-    Field { path: "spec.retry.count", old: &["mail.retry.count", "mail.retryCount"] },
-    Field {
-        path: "spec.retry.initialBackoffMs",
-        old: &["mail.retry.initialBackoffMs", "mail.retryBackoffMs"],
-    },
-    Field { path: "spec.retry.queueSize", old: &["mail.retry.queueSize", "mail.queueSize"] },
-];
-
-const USERNAME: &str = "spec.smtp.username";
-const PASSWORD: Field = Field { path: "spec.smtp.passwordRef", old: &["mail.password"] };
-
-/// Where the controller took 0 for its own default.
-const ZERO_IS_NOTHING: [&str; 3] = ["mail.retryCount", "mail.retryBackoffMs", "mail.queueSize"];
 
 fn migrate(text: &str, name: &str, secret_name: &str) -> Result<Migrated, Vec<Note>> {
     let parsed = yaml::parse(text);

@@ -2,7 +2,8 @@
 //!
 //! Built on the parser's events, because the loader that comes with it recurses as deep as its
 //! input nests. Here depth, and size after all aliases, are bounded, so that no file can take the
-//! stack or the memory of the process. A value never appears in an error: it may be a password.
+//! stack or the memory of the process. A value never appears in an error, and
+//! none can be printed by mistake: it may be a password.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -20,7 +21,7 @@ const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const NODE_BYTES: usize = 16;
 
 /// What was read of a text.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Parsed {
     /// The documents in order, without the empty ones, up to the first error of syntax.
     pub documents: Vec<Rc<Node>>,
@@ -29,7 +30,6 @@ pub(crate) struct Parsed {
 }
 
 /// A value and the line where it starts.
-#[derive(Debug)]
 pub(crate) struct Node {
     pub line: usize,
     content: Content,
@@ -37,7 +37,6 @@ pub(crate) struct Node {
     bytes: usize,
 }
 
-#[derive(Debug)]
 enum Content {
     Scalar(Value),
     Sequence(Vec<Rc<Node>>),

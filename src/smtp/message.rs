@@ -268,11 +268,8 @@ mod tests {
 
     #[test]
     fn an_internationalised_domain_goes_as_a_labels() {
-        let message = compose(
-            &provider("s@example.com", None),
-            &job("info@пример.рф"),
-            &content("s", "t", ""),
-        );
+        let content = content("s", "t", "");
+        let message = compose(&provider("s@example.com", None), &job("info@пример.рф"), &content);
         let message = message.map_err(|_| ()).expect("a message");
         assert_eq!(message.recipient.to_string(), "info@xn--e1afmkfd.xn--p1ai");
         assert_eq!(message.needs_utf8, None);
@@ -282,7 +279,8 @@ mod tests {
     #[test]
     fn a_local_part_that_is_not_ascii_needs_smtputf8() {
         let compose = |sender, recipient| {
-            let message = compose(&provider(sender, None), &job(recipient), &content("s", "t", ""));
+            let content = content("s", "t", "");
+            let message = compose(&provider(sender, None), &job(recipient), &content);
             message.map_err(|_| ()).expect("a message").needs_utf8
         };
         assert_eq!(compose("s@example.com", "грета@example.com"), Some(Whose::Recipient));

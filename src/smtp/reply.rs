@@ -90,8 +90,7 @@ impl RawReply {
             })
             .filter(|text| !text.is_empty())
             .collect();
-        let mut text = redaction.apply(&texts.join(" "));
-        text.truncate(TEXT_CHARS_MAX);
+        let text = redaction.apply(&texts.join(" "), TEXT_CHARS_MAX);
         Reply { code: self.code, enhanced, text }
     }
 

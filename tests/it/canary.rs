@@ -7,13 +7,17 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::support::app::{App, Home, Provider};
 use crate::support::client::text;
 use crate::support::smtp::{Action, PKI, Script, SmtpServer, Verb, say};
 use crate::support::wait::{LIMIT, eventually};
+
+mod ear;
+mod mistakes;
+
+use ear::{Shown, is_in_base64};
+use mistakes::{ask, bad_manifests, bad_requests};
 
 /// Secrets in the narrow sense: nothing shows them, but `?include=content` the bodies.
 const SECRETS: [&str; 9] = [PASSWORD, ROTATED, MISPLACED, NUMBER, TEXT, HTML, REPLY_TO, KEY, JUNK];
@@ -35,82 +39,6 @@ const REPLY_TO: &str = "canaryreplyto";
 const KEY: &str = "canaryidempotencykey";
 /// What a caller sends by mistake.
 const JUNK: &str = "canaryjunk";
-
-/// What must keep its secrets, and where each piece of it is from.
-#[derive(Default)]
-struct Shown {
-    /// Logs, metrics, errors and the like.
-    strict: Vec<(String, String)>,
-    /// Where a person looks for a notification.
-    lists: Vec<(String, String)>,
-}
-
-impl Shown {
-    fn strict(&mut self, from: &str, text: String) {
-        self.strict.push((from.to_owned(), text));
-    }
-
-    /// # Panics
-    /// When a canary is in it.
-    fn check(&self) {
-        let mut found = Vec::new();
-        let everything = [SECRETS.as_slice(), LISTED.as_slice()].concat();
-        for (texts, canaries) in [(&self.strict, &everything[..]), (&self.lists, &SECRETS[..])] {
-            for (from, text) in texts {
-                for line in text.lines() {
-                    let names = canaries.iter().filter(|canary| sings(line, canary));
-                    found.extend(names.map(|canary| format!("{canary} in {from}: {line}")));
-                }
-            }
-        }
-        found.sort();
-        found.dedup();
-        assert!(found.is_empty(), "{} canaries sing:\n{}", found.len(), found.join("\n"));
-    }
-}
-
-/// Whether `line` holds `canary`, plain in any case or in an encoding.
-fn sings(line: &str, canary: &str) -> bool {
-    let folded = line.to_ascii_lowercase();
-    let each = |form: fn(u8) -> String, between: &str| {
-        canary.bytes().map(form).collect::<Vec<_>>().join(between)
-    };
-    let forms = [
-        canary.to_owned(),
-        each(|byte| format!("{byte:02x}"), ""),
-        each(|byte| format!("%{byte:02x}"), ""),
-        each(|byte| format!("={byte:02x}"), ""),
-        each(|byte| format!("+{byte:02x}"), ""),
-        // A list of bytes, as `Debug` shows it.
-        each(|byte| byte.to_string(), ", "),
-    ];
-    forms.iter().any(|form| folded.contains(form)) || is_in_base64(line, canary)
-}
-
-/// Whether `line` holds `canary` within something in base64, wherever it begins there.
-fn is_in_base64(line: &str, canary: &str) -> bool {
-    (0..3).any(|shift| {
-        let encoded = STANDARD.encode([vec![0; shift], canary.into()].concat());
-        // Only those characters that no neighbour has a share in.
-        let (begin, end) = ((shift * 8).div_ceil(6), (shift + canary.len()) * 8 / 6);
-        line.contains(&encoded[begin..end])
-    })
-}
-
-#[test]
-fn a_canary_is_heard_in_every_encoding() {
-    let inside = STANDARD.encode(format!("\0{USERNAME}\0{PASSWORD}"));
-    for line in [
-        "x CanaryPasswordOne x",
-        "63616e61727970617373776f72646f6e65",
-        "%63%61%6E%61%72%79%70%61%73%73%77%6F%72%64%6F%6E%65",
-        "[99, 97, 110, 97, 114, 121, 112, 97, 115, 115, 119, 111, 114, 100, 111, 110, 101]",
-        &format!("AUTH PLAIN {inside}"),
-    ] {
-        assert!(sings(line, PASSWORD), "{line}");
-        assert!(!sings(line, ROTATED), "{line}");
-    }
-}
 
 #[tokio::test]
 async fn no_secret_recipient_subject_or_body_is_shown_in_json_logs_metrics_and_errors() {
@@ -195,8 +123,8 @@ async fn run(shape: fn(Home) -> Home) {
     eventually("a send hangs", async || (hangs_count() > 0).then_some(())).await;
     let answer = app.client.notify(&notification("good"), Some(KEY)).await.expect("an answer");
     assert_eq!(answer.status, 202);
-    mistakes(&app, &mut shown).await;
-    broken_manifests(&home, &app).await;
+    bad_requests(&app, &mut shown).await;
+    bad_manifests(&home, &app).await;
 
     // A server knows the new password only once it has heard it.
     blabbers.iter().for_each(|(_, server)| server.follow(Script::plain()));
@@ -215,7 +143,9 @@ async fn run(shape: fn(Home) -> Home) {
     ids.extend(post_to_all(&app).await);
     look(&app, &ids, &mut shown).await;
     app.process.kill9();
-    shown.strict("the first log", app.process.log());
+    let log = app.process.log();
+    assert!(log.contains("TRACE"), "{log}");
+    shown.strict("the first log", log);
 
     let mut app = home.start().await;
     eventually("the send hangs again", async || (hangs_count() > 1).then_some(())).await;
@@ -255,124 +185,6 @@ async fn look(app: &App, ids: &[String], shown: &mut Shown) {
         let answer = ask(app, "GET", &path, "", "").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         shown.lists.push((path, answer));
-    }
-}
-
-/// What a caller gets wrong, with canaries in it.
-async fn mistakes(app: &App, shown: &mut Shown) {
-    const JSON: &str = "Content-Type: application/json\r\n";
-    let with = |field: &str, value: Value| {
-        let mut body = notification("good");
-        body[field] = value;
-        body.to_string()
-    };
-    let address = format!("{RECIPIENT} <{RECIPIENT}@example.com>");
-    let whole = notification("good").to_string();
-    let bodies = [
-        whole[..whole.len() - 1].to_owned(),
-        format!("{JUNK}"),
-        format!("\"{JUNK}\""),
-        format!("[{{\"subject\": \"{SUBJECT}\"}}]"),
-        with("unknown", json!({"deep": JUNK})),
-        with("recipients", json!([address, RECIPIENT, {"to": RECIPIENT}])),
-        with("recipients", json!(RECIPIENT)),
-        with("subject", json!([SUBJECT])),
-        with("subject", json!(format!("{SUBJECT}\r\nBcc: {RECIPIENT}@example.com"))),
-        with("subject", json!(SUBJECT.repeat(100))),
-        with("text", json!({"text": TEXT})),
-        with("html", json!(format!("{HTML}\0"))),
-        with("body", json!(HTML)),
-        with("replyTo", json!(format!("{REPLY_TO}, {REPLY_TO}@example.com"))),
-        with("mailProvider", json!(format!("{JUNK}!"))),
-        with("expiresAt", json!(JUNK)),
-        with("expiresAt", json!("2001-01-01T00:00:00Z")),
-    ];
-    for body in &bodies {
-        let answer = ask(app, "POST", "/notify", JSON, body).await;
-        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
-        shown.strict(&format!("the answer to {body}"), answer);
-    }
-    let other = with("subject", json!("another"));
-    for (headers, body) in [
-        (format!("Content-Type: text/{JUNK}\r\n"), &whole),
-        (format!("{JSON}Content-Encoding: {JUNK}\r\n"), &whole),
-        (format!("{JSON}Idempotency-Key: {KEY}\r\n"), &other),
-        (format!("{JSON}Idempotency-Key: {KEY} \u{e9}\r\n"), &whole),
-        (format!("{JSON}Idempotency-Key: {}\r\n", KEY.repeat(20)), &whole),
-        (format!("{JSON}{JUNK}\r\n"), &whole),
-        (format!("{JSON}Expect: {JUNK}\r\nTransfer-Encoding: {JUNK}\r\n"), &whole),
-    ] {
-        let answer = ask(app, "POST", "/notify", &headers, body).await;
-        assert!(answer.starts_with("HTTP/1.1 4"), "{headers}: {answer}");
-        shown.strict(&format!("the answer to {headers}"), answer);
-    }
-    for path in [
-        format!("/{JUNK}"),
-        format!("/notifications/{JUNK}"),
-        format!("/deadletters/{JUNK}"),
-        format!("/deadletters?reason={JUNK}"),
-        format!("/deadletters?cursor={JUNK}"),
-        format!("/jobs?limit={JUNK}"),
-        format!("/jobs?provider={JUNK}%0a"),
-        format!("/queue?provider={JUNK}"),
-    ] {
-        let answer = ask(app, "GET", &path, "", "").await;
-        shown.strict(&format!("the answer to {path}"), answer);
-    }
-}
-
-/// One exchange over a connection of its own; all that was answered.
-async fn ask(app: &App, method: &str, path: &str, headers: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(app.client.address()).await.expect("a connection");
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
-         Content-Length: {length}\r\n{headers}\r\n{body}"
-    );
-    // The server may answer before it has read all of it.
-    let _ = stream.write_all(request.as_bytes()).await;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-/// Manifests with a password in a wrong place or of a wrong type, one file after the other.
-async fn broken_manifests(home: &Home, app: &App) {
-    let secret =
-        |fields: &str| format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n{fields}\n");
-    let provider = |smtp: &str| {
-        format!(
-            "apiVersion: breakglass.t-caas.telekom.com/v1alpha1\nkind: MailProvider\n\
-             metadata: {{name: p}}\nspec:\n  sender: {{address: a@example.com}}\n  \
-             smtp: {{host: h.example, port: 25, {smtp}}}\n"
-        )
-    };
-    let files = [
-        secret(&format!("stringData: {{password: {NUMBER}}}")),
-        secret(&format!("stringData: {{password: [{MISPLACED}]}}")),
-        secret(&format!("stringData: {{password: {{inner: {MISPLACED}}}}}")),
-        secret(&format!("stringData: {MISPLACED}")),
-        secret(&format!("data: {{password: {MISPLACED}!}}")),
-        secret(&format!("data: [{MISPLACED}]")),
-        secret(&format!("password: {MISPLACED}")),
-        secret(&format!("stringData: {{password: \"{MISPLACED}")),
-        secret(&format!("stringData: {{password: *{MISPLACED}}}")),
-        secret(&format!("stringData: {{password: !!int {MISPLACED}}}")),
-        secret(&format!("stringData: {{password: a, password: {MISPLACED}}}")),
-        secret(&format!("stringData:\n  password: a: {MISPLACED}")),
-        provider(&format!("password: {MISPLACED}")),
-        provider(&format!("passwordRef: {MISPLACED}, username: u")),
-        provider(&format!("passwordRef: {{name: s, value: {MISPLACED}}}, username: u")),
-        provider(&format!("username: [{MISPLACED}]")),
-        provider("").replace("h.example", &format!("u:{MISPLACED}@h.example")),
-        provider("").replace("spec:", &format!("password: {MISPLACED}\nspec:")),
-    ];
-    for file in &files {
-        let refused_count = || app.process.log().matches("the manifests are broken").count();
-        let before = refused_count();
-        home.write(file);
-        eventually(&format!("refused: {file}"), async || (refused_count() > before).then_some(()))
-            .await;
     }
 }
 
