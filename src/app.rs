@@ -18,14 +18,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::catch_all;
 use crate::clock::Clock;
-use crate::config::{Dev, Policy, Redrive, Serve, check_listen, own_namespace};
+use crate::config::{AuthMode, Dev, Policy, Redrive, Serve, check_loopback, own_namespace};
 use crate::core::health::HealthIntervals;
 use crate::core::notification::Address;
 use crate::core::provider::{Provider, ProviderName, Security, Sender, Smtp};
 use crate::core::route::Catalog;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
-use crate::http::{Api, router};
+use crate::http::tokens::{self, Tokens};
+use crate::http::{Api, Auth, router};
 use crate::manifests::{self, Source};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
@@ -41,7 +42,11 @@ const ANSWERS_TIME_MAX: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it cannot start, or when the store stopped.
 pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
-    check_listen(serve.listen, serve.insecure_no_auth).map_err(anyhow::Error::msg)?;
+    serve.check_auth().map_err(anyhow::Error::msg)?;
+    let tokens = match serve.token_file.filter(|_| serve.auth == AuthMode::Token) {
+        Some(file) => Some((Tokens::read(&file)?, file)),
+        None => None,
+    };
     let source = Source {
         path: serve.providers,
         namespace: own_namespace(serve.namespace),
@@ -53,7 +58,16 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
         let app = App::open(&serve.data_dir, &serve.policy)?;
         app.registry.replace(loaded.catalog);
         tokio::spawn(manifests::watch(source, app.registry.clone(), app.stop.clone()));
-        app.run(listener, None).await
+        let auth = match tokens {
+            Some((read, file)) => {
+                let (tokens, valid) = watch::channel(read);
+                tokio::spawn(tokens::watch(file, tokens, app.stop.clone()));
+                Auth::Tokens(valid)
+            }
+            None if serve.insecure_no_auth => Auth::Open,
+            None => Auth::Local,
+        };
+        app.run(listener, auth, None).await
     })
 }
 
@@ -62,7 +76,7 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
 /// # Errors
 /// When it cannot start, or when the store stopped.
 pub fn dev(dev: Dev) -> anyhow::Result<()> {
-    check_listen(dev.listen, false).map_err(anyhow::Error::msg)?;
+    check_loopback(dev.listen).map_err(anyhow::Error::msg)?;
     let folder = dev.data_dir.join("mailbox");
     run_to_end(async {
         let listener = bind(dev.listen).await?;
@@ -73,7 +87,7 @@ pub fn dev(dev: Dev) -> anyhow::Result<()> {
         app.registry.replace(dev_catalog(mailbox.local_addr()?)?);
         tokio::spawn(catch_all::run(mailbox, folder.clone()));
         println!("{}", welcome(listener.local_addr()?, &dev.data_dir));
-        app.run(listener, Some(folder)).await
+        app.run(listener, Auth::Local, Some(folder)).await
     })
 }
 
@@ -142,7 +156,12 @@ impl App {
     }
 
     /// Delivers and answers until a signal comes or the store stops.
-    async fn run(self, listener: TcpListener, mailbox: Option<PathBuf>) -> anyhow::Result<()> {
+    async fn run(
+        self,
+        listener: TcpListener,
+        auth: Auth,
+        mailbox: Option<PathBuf>,
+    ) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
         let timeouts = Timeouts { probe: self.policy.health_timeout, ..Timeouts::default() };
         let delivery = Delivery {
@@ -166,6 +185,7 @@ impl App {
             metrics: self.metrics.clone(),
             clock: self.clock,
             ready: readiness,
+            auth,
             redrives: self.policy.redrive == Redrive::Auto,
             mailbox,
         };

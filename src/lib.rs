@@ -19,6 +19,7 @@
 //! * [`k8s`], [`manifests`]: providers as Kubernetes manifests, here from files.
 //! * [`http`]: the API.
 //! * [`app`]: puts the parts together, starts and stops them.
+//! * [`cli`]: the commands that speak to a running server, and the mailbox of `dev`.
 //!
 //! No adapter names another; they meet in `app`. A test holds these arrows against the sources.
 
@@ -28,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod delivery;
+pub mod file_watch;
 pub mod http;
 pub mod k8s;
 pub mod manifests;

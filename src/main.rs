@@ -13,6 +13,8 @@ fn main() -> ExitCode {
     let ended = match command {
         Command::Dev(dev) => telemetry::start(&dev.log).and_then(|()| app::dev(dev)),
         Command::Serve(serve) => telemetry::start(&serve.log).and_then(|()| app::serve(serve)),
+        Command::Client(client) => return cli::client::run(client),
+        Command::Completions { shell } => return cli::client::completions(shell),
         Command::MigrateConfig(migrate) => cli::migrate_config::run(&migrate),
     };
     match ended {

@@ -85,16 +85,20 @@ impl Registry {
         self.lock_health().get(name).cloned().unwrap_or_default()
     }
 
+    /// The same, while the provider is enabled and still has the server of `checked`.
+    #[must_use]
+    pub fn health_of(&self, checked: &Provider) -> Option<Health> {
+        let all = self.lock_health();
+        self.current(checked)?;
+        Some(all.get(&checked.name).cloned().unwrap_or_default())
+    }
+
     /// Folds what happened with `used` into the health of the provider. It is ignored when the
     /// provider was removed or disabled meanwhile, or has another server now: it tells nothing of
     /// that one.
     pub fn observe(&self, used: &Provider, event: &HealthEvent) -> Transition {
         let mut all = self.lock_health();
-        let catalog = self.catalog();
-        let current = catalog.providers.get(&used.name);
-        let Some(provider) = current.filter(|now| !now.disabled && same_server(now, used)) else {
-            return Transition::default();
-        };
+        let Some(provider) = self.current(used) else { return Transition::default() };
         let health = all.entry(used.name.clone()).or_default();
         let after = health.after(event, provider.retry.count, self.intervals, self.clock.now());
         let transition = Transition {
@@ -112,6 +116,12 @@ impl Registry {
     /// Wakes when a check is due earlier than it was at this call.
     pub fn check_moved(&self) -> OwnedNotified {
         self.check_moved.clone().notified_owned()
+    }
+
+    /// The provider as it is now, while it is enabled and has the server of `used`.
+    fn current(&self, used: &Provider) -> Option<Arc<Provider>> {
+        let catalog = self.catalog();
+        catalog.enabled(&used.name).filter(|now| same_server(now, used)).cloned()
     }
 
     fn lock_health(&self) -> std::sync::MutexGuard<'_, BTreeMap<ProviderName, Health>> {
@@ -184,6 +194,8 @@ mod tests {
         assert_eq!(registry.health(&name()).healthy, None);
         registry.observe(&provider(25, 0), &HealthEvent::CheckPassed);
         assert_eq!(registry.health(&name()).healthy, None, "the old server passed, not this one");
+        assert_eq!(registry.health_of(&provider(25, 0)), None, "it is not to be checked any more");
+        assert!(registry.health_of(&provider(26, 0)).is_some());
     }
 
     #[tokio::test]

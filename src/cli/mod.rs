@@ -1,4 +1,5 @@
 //! What the subcommands need beside the server.
 
 pub mod catch_all;
+pub mod client;
 pub mod migrate_config;

@@ -1,5 +1,6 @@
 //! Flags and environment, read once, into typed values.
 
+pub mod client;
 mod migrate_config;
 mod serve;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use migrate_config::MigrateConfig;
-pub use serve::{Auth, Policy, Redrive, Serve, check_listen, own_namespace};
+pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, own_namespace};
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
 /// letter that a person can see and send again.
@@ -31,6 +32,14 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Turn the `mail:` section of an old config.yaml into a MailProvider and its Secret
     MigrateConfig(MigrateConfig),
+    /// A client of a running server.
+    #[command(flatten)]
+    Client(client::Client),
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// `dev`.

@@ -31,7 +31,10 @@ pub struct Serve {
     pub listen: SocketAddr,
     /// How callers are authenticated
     #[arg(long, env = "BREAKGLASS_MAILER_AUTH", default_value = "none")]
-    pub auth: Auth,
+    pub auth: AuthMode,
+    /// One or two tokens, each on a line and at least 32 characters long; watched
+    #[arg(long, env = "BREAKGLASS_MAILER_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Listen beyond loopback although every caller may then send mail and read dead letters
     #[arg(long, env = "BREAKGLASS_MAILER_INSECURE_NO_AUTH",
           value_parser = clap::builder::FalseyValueParser::new())]
@@ -117,9 +120,11 @@ pub enum Redrive {
 
 /// How callers are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Auth {
+pub enum AuthMode {
     /// Not at all: whoever reaches the API may use it.
     None,
+    /// By a token of `--token-file`.
+    Token,
 }
 
 /// The namespace of this process: the flag, else `POD_NAMESPACE`, else `default`.
@@ -129,17 +134,37 @@ pub fn own_namespace(flag: Option<String>) -> String {
         .unwrap_or_else(|| "default".to_owned())
 }
 
-/// Refuses an address that strangers can reach: there is no authentication yet.
+impl Serve {
+    /// Refuses an address that strangers can reach while nobody is authenticated, and a token file
+    /// that is missing or that nobody would ask for.
+    ///
+    /// # Errors
+    /// A sentence that says what to do.
+    pub fn check_auth(&self) -> Result<(), String> {
+        match (self.auth, &self.token_file) {
+            (AuthMode::Token, None) => Err("--auth token needs --token-file FILE".to_owned()),
+            (AuthMode::None, Some(_)) => {
+                Err("--token-file has no effect without --auth token".to_owned())
+            }
+            (AuthMode::Token, Some(_)) => Ok(()),
+            (AuthMode::None, None) if self.insecure_no_auth => Ok(()),
+            (AuthMode::None, None) => check_loopback(self.listen),
+        }
+    }
+}
+
+/// Refuses an address that strangers can reach.
 ///
 /// # Errors
 /// A sentence that says what to do.
-pub fn check_listen(listen: SocketAddr, insecure_no_auth: bool) -> Result<(), String> {
-    if is_loopback(listen.ip()) || insecure_no_auth {
+pub fn check_loopback(listen: SocketAddr) -> Result<(), String> {
+    if is_loopback(listen.ip()) {
         return Ok(());
     }
     Err(format!(
-        "--listen {listen} is reachable from outside, and callers are not authenticated: \
-         use a loopback address, or --insecure-no-auth if something in front of it does that"
+        "--listen {listen} is reachable from outside, and callers are not authenticated: use a \
+         loopback address, --auth token, or --insecure-no-auth if something in front of it checks \
+         callers"
     ))
 }
 
@@ -170,12 +195,16 @@ mod tests {
     }
 
     #[test]
-    fn without_authentication_only_loopback_is_listened_on() {
-        let check = |address: &str, insecure| {
-            check_listen(address.parse().expect("an address"), insecure).is_ok()
+    fn strangers_reach_only_what_checks_its_callers() {
+        let check = |args: &[&str]| {
+            let words = ["breakglass-mailer", "serve", "--providers", "x"].iter().chain(args);
+            let Command::Serve(serve) = Cli::parse_from(words).command else { panic!("serve") };
+            serve.check_auth().is_ok()
         };
-        assert!(check("127.0.0.1:8080", false) && check("[::1]:8080", false));
-        assert!(!check("0.0.0.0:8080", false) && !check("10.0.0.1:80", false));
-        assert!(check("0.0.0.0:8080", true));
+        assert!(check(&["--listen", "127.0.0.1:8080"]) && check(&["--listen", "[::1]:8080"]));
+        assert!(!check(&["--listen", "0.0.0.0:8080"]) && !check(&["--listen", "10.0.0.1:80"]));
+        assert!(check(&["--listen", "0.0.0.0:8080", "--insecure-no-auth"]));
+        assert!(check(&["--listen", "0.0.0.0:8080", "--auth", "token", "--token-file", "x"]));
+        assert!(!check(&["--auth", "token"]) && !check(&["--token-file", "x"]));
     }
 }

@@ -134,6 +134,12 @@ impl Health {
         now.plus(wait)
     }
 
+    /// What the last failure said, unless something got through since.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_failure.as_ref().map(|(_, error)| error.as_str())
+    }
+
     /// Whether jobs may dial the provider.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -204,6 +210,15 @@ mod tests {
             waits.push(health.next_check.since(now).as_secs());
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn a_healthy_provider_is_checked_every_five_minutes_and_an_unhealthy_one_every_half() {
+        let checked =
+            |event| Health::default().after(&event, 3, HealthIntervals::default(), Time(0));
+        assert_eq!(checked(HealthEvent::CheckPassed).next_check, Time(300_000));
+        let failed = HealthEvent::CheckFailed(Cause::ConnectionTimeout, String::new());
+        assert_eq!(checked(failed).next_check, Time(30_000));
     }
 
     #[test]

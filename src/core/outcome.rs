@@ -83,7 +83,7 @@ pub struct Reply {
 /// Where in the dialogue an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Before anything was dialled: the provider or its password is missing.
+    /// Before anything was dialled: the provider's password or CA is missing.
     Prepare,
     /// Name lookup and TCP.
     Connect,
@@ -152,6 +152,21 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::ConnectionTimeout,
+        Self::ConnectionRefused,
+        Self::Dns,
+        Self::Tls,
+        Self::AuthFailed,
+        Self::PasswordUnavailable,
+        Self::Deferred,
+        Self::Rejected,
+        Self::Protocol,
+        Self::Expired,
+        Self::Internal,
+    ];
+
     /// The label value in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

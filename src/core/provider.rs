@@ -98,8 +98,8 @@ pub struct Smtp {
     pub security: Security,
     /// `insecureSkipVerify`: take any certificate.
     pub insecure_skip_verify: bool,
-    /// `certificateAuthority`: PEM; trusted instead of the system's roots.
-    pub certificate_authority: Option<String>,
+    /// `certificateAuthority`: trusted instead of the system's roots.
+    pub certificate_authority: Option<CertificateAuthority>,
     /// Name and password. Never sent over plaintext unless TLS was disabled on purpose.
     pub credentials: Option<Credentials>,
 }
@@ -146,6 +146,22 @@ impl Security {
     }
 }
 
+/// What a `certificateAuthority` holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateAuthority {
+    /// One certificate or more, as PEM.
+    Pem(String),
+    /// Nothing that is a certificate, or one that is broken. Nobody is dialled: neither the
+    /// system's roots nor no certificate at all is what its author meant.
+    Unreadable,
+}
+
+impl CertificateAuthority {
+    /// Says that it is [`Unreadable`](Self::Unreadable), and what follows.
+    pub const UNREADABLE: &str =
+        "certificateAuthority is not a PEM certificate: nothing is sent until it is";
+}
+
 /// What AUTH needs.
 #[derive(Clone, Debug)]
 pub struct Credentials {
@@ -164,6 +180,20 @@ pub enum Password {
     SecretNotFound(String),
     /// The Secret has no such key, or its value is empty; carries `namespace/name` and the key.
     KeyNotFound(String, String),
+}
+
+impl Password {
+    /// Why there is none, in one sentence; `None` when there is one.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        match self {
+            Self::Loaded(_) => None,
+            Self::SecretNotFound(secret) => Some(format!("there is no Secret {secret}")),
+            Self::KeyNotFound(secret, key) => {
+                Some(format!("the Secret {secret} has no value for the key {key}"))
+            }
+        }
+    }
 }
 
 /// Who a message is from.

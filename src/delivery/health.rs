@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Delivery;
+use super::lane::sleep_until;
 use crate::core::health::HealthEvent;
 use crate::core::provider::{Provider, ProviderName};
 use crate::registry::same_server;
@@ -47,15 +48,16 @@ impl Delivery {
         let name = &provider.name;
         loop {
             let moved = self.registry.check_moved();
-            let health = self.registry.health(name);
-            if self.clock.now() < health.next_check {
+            let health = self.registry.health_of(&provider);
+            let due = health.as_ref().map(|health| self.clock.instant(health.next_check));
+            let Some(health) = health.filter(|health| health.next_check <= self.clock.now()) else {
                 tokio::select! {
-                    () = tokio::time::sleep_until(self.clock.instant(health.next_check)) => {}
+                    () = sleep_until(due) => {}
                     () = moved => {}
                     () = stop.cancelled() => return,
                 }
                 continue;
-            }
+            };
             let begin = Instant::now();
             let checked = tokio::select! {
                 checked = self.transport.probe(&provider) => checked,

@@ -159,12 +159,15 @@ impl Delivery {
                     self.metrics.failed_over(provider, to);
                 }
             }
+            // It was parked before, and counted then.
+            Verdict::Bury { reason: DeadReason::Unreachable, .. } if 0 < job.progress.redrives => {}
             Verdict::Bury { .. } => self.metrics.buried(provider, cause),
         }
     }
 }
 
-async fn sleep_until(instant: Option<Instant>) {
+/// Returns at this time; never, when there is none.
+pub(super) async fn sleep_until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,

@@ -8,6 +8,7 @@
 //! Nothing here logs above debug level what a client sent, and no answer but
 //! `GET /deadletters/{id}?include=content` holds a body of a message.
 
+mod auth;
 mod body;
 mod deadletters;
 mod fields;
@@ -22,6 +23,7 @@ mod request;
 mod revive;
 pub mod server;
 mod stream;
+pub mod tokens;
 mod view;
 
 use std::future::Future;
@@ -42,6 +44,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::Registry;
+pub use auth::Auth;
 use problem::{Problem, ProblemKind};
 
 /// What the API works on.
@@ -57,6 +60,8 @@ pub struct Api {
     pub clock: Clock,
     /// Whether notifications are taken in: what `/readyz` answers.
     pub ready: watch::Receiver<bool>,
+    /// How callers are authenticated.
+    pub auth: Auth,
     /// Whether parked mail goes out by itself (`--redrive auto`).
     pub redrives: bool,
     /// The folder of the messages that `dev` caught, shown under `/mailbox`.
@@ -83,6 +88,7 @@ pub fn router(api: Api) -> Router {
         .merge(mailbox)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_such_path)
+        .layer(middleware::from_fn_with_state(api.auth.clone(), auth::authenticate))
         .layer(middleware::from_fn_with_state(api.clone(), observe))
         .with_state(api)
 }

@@ -18,6 +18,10 @@ use crate::queue::{AcceptError, ActError};
 pub enum ProblemKind {
     /// The bytes, the headers or the query are not what HTTP, JSON or this path asks for.
     BadRequest,
+    /// The caller did not say who it is, or not in a way that we know.
+    Unauthorized,
+    /// The caller may not do this.
+    Forbidden,
     /// The path names nothing.
     NotFound,
     /// The path does not take this method.
@@ -53,6 +57,8 @@ impl ProblemKind {
         use StatusCode as S;
         match self {
             Self::BadRequest => ("bad-request", "Bad request", S::BAD_REQUEST, None),
+            Self::Unauthorized => ("unauthorized", "Not authenticated", S::UNAUTHORIZED, None),
+            Self::Forbidden => ("forbidden", "Not allowed", S::FORBIDDEN, None),
             Self::NotFound => ("not-found", "Not found", S::NOT_FOUND, None),
             Self::MethodNotAllowed => {
                 ("method-not-allowed", "Method not allowed", S::METHOD_NOT_ALLOWED, None)
@@ -186,7 +192,7 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         // What is left of a body that we do not read would be taken for the next request.
-        if matches!(self.kind, ProblemKind::RequestTimeout | ProblemKind::ContentTooLarge) {
+        if matches!(status.as_u16(), 401 | 403 | 408 | 413) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

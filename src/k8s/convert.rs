@@ -15,8 +15,8 @@ use super::field::{FieldError, quoted};
 use super::host;
 use crate::core::notification::Address;
 use crate::core::provider::{
-    Credentials, Password, Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
-    is_dns_subdomain,
+    CertificateAuthority, Credentials, Password, Provider, ProviderName, RetryPolicy, Security,
+    Sender, Smtp, is_dns_subdomain,
 };
 use crate::core::route::{Cluster, Escalation};
 
@@ -187,7 +187,7 @@ pub fn warnings(spec: &MailProviderSpec) -> Vec<String> {
     if smtp.username.as_ref().is_none_or(String::is_empty) && smtp.password_ref.is_none() {
         warn("spec.smtp: No SMTP authentication configured");
     }
-    if certificate_authority(smtp).is_some_and(|pem| !is_certificates(pem)) {
+    if certificate_authority(smtp) == Some(CertificateAuthority::Unreadable) {
         warn(
             "spec.smtp.certificateAuthority: not a PEM certificate; \
              nothing is sent through this provider until it is",
@@ -196,16 +196,18 @@ pub fn warnings(spec: &MailProviderSpec) -> Vec<String> {
     warnings
 }
 
-fn certificate_authority(smtp: &SmtpConfig) -> Option<&str> {
-    smtp.certificate_authority.as_deref().filter(|pem| !pem.is_empty())
-}
-
-/// Whether `pem` holds certificates, at least one and all of them readable.
-fn is_certificates(pem: &str) -> bool {
+/// Readable when it holds certificates, at least one and all of them whole. Empty is none, as
+/// everywhere in Kubernetes.
+fn certificate_authority(smtp: &SmtpConfig) -> Option<CertificateAuthority> {
+    let pem = smtp.certificate_authority.as_ref().filter(|pem| !pem.is_empty())?;
     let mut roots = RootCertStore::empty();
     let all_read = CertificateDer::pem_slice_iter(pem.as_bytes())
         .all(|certificate| certificate.is_ok_and(|der| roots.add(der).is_ok()));
-    all_read && !roots.is_empty()
+    if all_read && !roots.is_empty() {
+        Some(CertificateAuthority::Pem(pem.clone()))
+    } else {
+        Some(CertificateAuthority::Unreadable)
+    }
 }
 
 /// The provider that a manifest means. `password` looks up namespace, name and key.
@@ -245,7 +247,7 @@ pub fn provider(
             port: smtp.port,
             security: Security::of(smtp.port, credentials.is_some(), smtp.disable_tls),
             insecure_skip_verify: smtp.insecure_skip_verify,
-            certificate_authority: certificate_authority(smtp).map(str::to_owned),
+            certificate_authority: certificate_authority(smtp),
             credentials,
         },
         sender: Sender { address, name: not_empty(&spec.sender.name) },

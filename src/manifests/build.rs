@@ -10,7 +10,7 @@ use super::files::File;
 use super::object::{Key, Kind, Note, Object, Place, object};
 use super::secret::Secrets;
 use super::{LoadError, Loaded, Source, yaml};
-use crate::core::provider::{Password, Provider};
+use crate::core::provider::Provider;
 use crate::core::route::Catalog;
 use crate::k8s::convert::{self, SecretNamespaces};
 use crate::k8s::crd::{ClusterConfigSpec, MailProviderSpec};
@@ -192,10 +192,6 @@ fn spec_of<T: JsonSchema + DeserializeOwned>(
 }
 
 fn password_warning(provider: &Provider) -> Option<String> {
-    let text = match &provider.smtp.credentials.as_ref()?.password {
-        Password::Loaded(_) => return None,
-        Password::SecretNotFound(name) => format!("there is no Secret {name}"),
-        Password::KeyNotFound(name, key) => format!("the Secret {name} has no value for {key:?}"),
-    };
-    Some(format!("spec.smtp.passwordRef: {text}"))
+    let missing = provider.smtp.credentials.as_ref()?.password.missing()?;
+    Some(format!("spec.smtp.passwordRef: {missing}"))
 }

@@ -3,43 +3,23 @@
 //! A change is read once the files have been quiet for a moment. A set of files that is broken is
 //! named in the log, and the last good one stays.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Source;
 use super::build::build;
 use super::files::{self, File};
+use crate::file_watch::FileWatch;
 use crate::registry::Registry;
-
-/// Editors and `kubectl` write several files, and one file several times.
-const QUIET: Duration = Duration::from_millis(100);
-/// A neighbour that is written all the time does not put a reading off for longer.
-const SETTLE_MAX: Duration = Duration::from_secs(2);
-/// How often the files are read without being told of a change: not every file system tells, and
-/// a watch ends with the folder that it watches.
-const POLL: Duration = Duration::from_secs(10);
 
 /// Keeps `registry` up to date with the manifests of `source` until `stop`.
 ///
 /// The first reading is at once, so a change since the caller's own [`load`](super::load) is not
 /// missed. Whenever the files differ from the last reading, a good set replaces the catalog.
 pub async fn watch(source: Source, registry: Arc<Registry>, stop: CancellationToken) {
-    let changed = Arc::new(Notify::new());
-    let watcher = start_watcher(&source.path, Arc::clone(&changed));
-    if let Err(error) = &watcher {
-        tracing::warn!(
-            manifests.path = %source.path.display(),
-            %error,
-            "cannot watch the manifests for changes; reading them every 10 seconds"
-        );
-    }
+    let watched = FileWatch::start(&source.path);
     let mut last_read = None;
     loop {
         let path = source.path.clone();
@@ -49,41 +29,7 @@ pub async fn watch(source: Source, registry: Arc<Registry>, stop: CancellationTo
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(POLL) => {}
-            () = changed.notified() => settle(&changed).await,
-        }
-    }
-}
-
-/// Watches the folder of a file, or the folder itself: an editor replaces a file, and a mounted
-/// ConfigMap swaps a link, and a watch on the file alone would see neither.
-fn start_watcher(path: &Path, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the files is an event too; one that led to reading again would never end.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            changed.notify_one();
-        }
-    })?;
-    watcher.watch(&watched_folder(path), RecursiveMode::NonRecursive)?;
-    Ok(watcher)
-}
-
-fn watched_folder(path: &Path) -> PathBuf {
-    match path.parent() {
-        _ if path.is_dir() => path.to_owned(),
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// Returns when nothing has changed for [`QUIET`].
-async fn settle(changed: &Notify) {
-    let end = Instant::now() + SETTLE_MAX;
-    loop {
-        let now = Instant::now();
-        let is_quiet = timeout_at(now + QUIET, changed.notified()).await.is_err();
-        if is_quiet || now >= end {
-            return;
+            () = watched.changed() => {}
         }
     }
 }
@@ -164,12 +110,5 @@ mod tests {
         let before = registry.catalog();
         take_over(&source(), &files(&relay("one")), &registry, &mut last_read);
         assert!(Arc::ptr_eq(&before, &registry.catalog()));
-    }
-
-    #[test]
-    fn a_file_is_watched_through_its_folder() {
-        assert_eq!(watched_folder(Path::new("/nowhere/a.yaml")), Path::new("/nowhere"));
-        assert_eq!(watched_folder(Path::new("a.yaml")), Path::new("."));
-        assert_eq!(watched_folder(Path::new("/")), Path::new("/"));
     }
 }

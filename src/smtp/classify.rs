@@ -131,6 +131,7 @@ fn detail(stage: Stage, end: &End) -> String {
             match stage {
                 Stage::Connect => format!("no connection within {limit}"),
                 Stage::Greeting => format!("the server sent no greeting within {limit}"),
+                Stage::Tls => format!("the server did not agree on TLS within {limit}"),
                 _ => format!("the server did not answer {asked} within {limit}"),
             }
         }

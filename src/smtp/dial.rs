@@ -155,7 +155,8 @@ impl Dialogue<'_> {
             return Ok(false);
         }
         self.transcript.enter(Stage::Tls);
-        Err(End::Other(Cause::Tls, "the server does not offer STARTTLS".to_owned()))
+        let sentence = "the server does not offer STARTTLS, and no password is sent without it";
+        Err(End::Other(Cause::Tls, sentence.to_owned()))
     }
 
     async fn ask(
@@ -180,10 +181,7 @@ impl Dialogue<'_> {
         match timeout(limit, connector.connect(name, tcp)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(refuse(tls::handshake_error(&error))),
-            Err(_) => {
-                let sentence = format!("the TLS handshake did not end within {limit:?}");
-                Err(End::Other(Cause::ConnectionTimeout, sentence))
-            }
+            Err(_) => Err(End::Timeout(limit)),
         }
     }
 

@@ -35,7 +35,7 @@ use secrecy::SecretString;
 use crate::core::job::Job;
 use crate::core::notification::Content;
 use crate::core::outcome::{Cause, Failure, Outcome, Stage};
-use crate::core::provider::{Credentials, Password, Provider};
+use crate::core::provider::{CertificateAuthority, Credentials, Password, Provider};
 use crate::delivery::transport::Transport;
 
 use classify::{classify, failure};
@@ -136,7 +136,7 @@ impl Transport for SmtpTransport {
         content: &'a Content,
     ) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            if let Err(failure) = login(provider) {
+            if let Err(failure) = prepare(provider) {
                 return Outcome::Unreachable(failure);
             }
             match message::compose(provider, job, content) {
@@ -151,14 +151,13 @@ impl Transport for SmtpTransport {
     }
 }
 
-/// A new session, logged in where the provider has credentials. Dials nothing when its password is
-/// missing.
+/// A new session, logged in where the provider has credentials.
 async fn open(
     provider: &Arc<Provider>,
     timeouts: &Timeouts,
     transcript: &Transcript,
 ) -> Result<Session, Failure> {
-    let login = login(provider)?;
+    let login = prepare(provider)?;
     let failed = |end| failure(transcript.stage(), end);
     let mut session = dial::dial(provider, timeouts, transcript).await.map_err(failed)?;
     if let Some((username, password)) = login {
@@ -167,18 +166,21 @@ async fn open(
     Ok(session)
 }
 
-/// The name and password to log in with, if the provider has them.
-fn login(provider: &Provider) -> Result<Option<(&str, &SecretString)>, Failure> {
+/// The name and password to log in with, if the provider has them. A provider whose password or
+/// CA is missing is not dialled, whatever else it is: also where neither would be asked for.
+fn prepare(provider: &Provider) -> Result<Option<(&str, &SecretString)>, Failure> {
+    let unprepared = |cause, detail| Failure { cause, stage: Stage::Prepare, reply: None, detail };
+    if provider.smtp.certificate_authority == Some(CertificateAuthority::Unreadable) {
+        return Err(unprepared(Cause::Tls, CertificateAuthority::UNREADABLE.to_owned()));
+    }
     let Some(Credentials { username, password }) = &provider.smtp.credentials else {
         return Ok(None);
     };
-    let detail = match password {
-        Password::Loaded(password) => return Ok(Some((username, password))),
-        Password::SecretNotFound(secret) => format!("the password is missing: no Secret {secret}"),
-        Password::KeyNotFound(secret, key) => {
-            format!("the password is missing: the Secret {secret} has no key {key}")
+    match password {
+        Password::Loaded(password) => Ok(Some((username, password))),
+        missing => {
+            let detail = missing.missing().unwrap_or_default();
+            Err(unprepared(Cause::PasswordUnavailable, detail))
         }
-    };
-    let cause = Cause::PasswordUnavailable;
-    Err(Failure { cause, stage: Stage::Prepare, reply: None, detail })
+    }
 }

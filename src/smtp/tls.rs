@@ -16,7 +16,7 @@ use rustls::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::core::provider::Smtp;
+use crate::core::provider::{CertificateAuthority, Smtp};
 
 /// A connector for TLS 1.2 or newer that takes the certificates the provider asks for.
 ///
@@ -25,7 +25,7 @@ use crate::core::provider::Smtp;
 pub(super) fn connector(smtp: &Smtp) -> Result<TlsConnector, String> {
     // Read first even when nothing is verified: a broken CA means no send.
     let roots = match &smtp.certificate_authority {
-        Some(pem) => Some(own_roots(pem)?),
+        Some(authority) => Some(own_roots(authority)?),
         None if smtp.insecure_skip_verify => None,
         None => Some(system_roots()?),
     };
@@ -85,8 +85,9 @@ pub(super) fn handshake_error(error: &io::Error) -> String {
     format!("TLS with the server failed: {reason}")
 }
 
-fn own_roots(pem: &str) -> Result<Arc<RootCertStore>, String> {
-    let unreadable = || "certificateAuthority is not a readable PEM certificate".to_owned();
+fn own_roots(authority: &CertificateAuthority) -> Result<Arc<RootCertStore>, String> {
+    let unreadable = || CertificateAuthority::UNREADABLE.to_owned();
+    let CertificateAuthority::Pem(pem) = authority else { return Err(unreadable()) };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
@@ -155,14 +156,11 @@ mod tests {
     use super::*;
     use crate::core::provider::Security;
 
-    fn connector_with(certificate_authority: &str, insecure_skip_verify: bool) -> Option<String> {
+    fn connector_with(pem: &str, insecure_skip_verify: bool) -> Option<String> {
         let smtp = Smtp {
-            host: "localhost".into(),
-            port: 25,
-            security: Security::StartTls,
             insecure_skip_verify,
-            certificate_authority: Some(certificate_authority.into()),
-            credentials: None,
+            certificate_authority: Some(CertificateAuthority::Pem(pem.into())),
+            ..Smtp::new("localhost", 25, Security::StartTls)
         };
         connector(&smtp).err()
     }

@@ -11,10 +11,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["core"]),
     ("core", &[]),
     ("delivery", &["clock", "core", "metrics", "queue", "registry"]),
-    ("http", &["clock", "core", "metrics", "queue", "registry"]),
+    ("file_watch", &[]),
+    ("http", &["clock", "core", "file_watch", "metrics", "queue", "registry"]),
     ("k8s", &["core"]),
     ("main", &["app", "cli", "config", "telemetry"]),
-    ("manifests", &["clock", "core", "k8s", "registry"]),
+    ("manifests", &["clock", "core", "file_watch", "k8s", "registry"]),
     ("metrics", &["core"]),
     ("migrations", &[]),
     ("queue", &["clock", "core"]),
@@ -30,6 +31,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("bincode", &["migrations", "store"]),
     ("lettre", &["smtp"]),
     ("sled", &["migrations", "store"]),
+    ("ureq", &["cli", "config"]),
 ];
 
 #[test]

@@ -20,10 +20,13 @@ use ear::{Shown, is_in_base64};
 use mistakes::{ask, bad_manifests, bad_requests};
 
 /// Secrets in the narrow sense: nothing shows them, but `?include=content` the bodies.
-const SECRETS: [&str; 9] = [PASSWORD, ROTATED, MISPLACED, NUMBER, TEXT, HTML, REPLY_TO, KEY, JUNK];
+const SECRETS: [&str; 10] =
+    [TOKEN, PASSWORD, ROTATED, MISPLACED, NUMBER, TEXT, HTML, REPLY_TO, KEY, JUNK];
 /// Shown where dead letters, jobs and notifications are listed, and nowhere else.
 const LISTED: [&str; 3] = [RECIPIENT, SUBJECT, USERNAME];
 
+/// A part of every token.
+const TOKEN: &str = "canarytoken";
 const PASSWORD: &str = "canarypasswordone";
 const ROTATED: &str = "canarypasswordtwo";
 /// A password where none belongs.
@@ -107,7 +110,7 @@ async fn run(shape: fn(Home) -> Home) {
         };
         let encrypted = Provider::tls("good", "127.0.0.1", good.port(), &PKI.ca_pem);
         let mut providers = vec![encrypted.login(USERNAME, password), plain("hanging", &hanging)];
-        providers.push(plain("secretless", &hanging).without_secret());
+        providers.push(plain("secretless", &hanging).secret(None));
         providers.extend(blabbers.iter().map(|(name, server)| plain(name, server).retry(1, 10)));
         providers
     };
@@ -157,6 +160,39 @@ async fn run(shape: fn(Home) -> Home) {
     shown.strict("the second log", log);
 
     shown.strict("file names", names_below(home.data()));
+    shown.check();
+}
+
+#[tokio::test]
+async fn no_token_is_shown_good_or_bad() {
+    let home = Home::new(&[Provider::plain("a", 1)]);
+    let file = home.path("tokens");
+    let good = TOKEN.repeat(3);
+    fs::write(&file, &good).expect("write the tokens");
+    let file = file.to_str().expect("UTF-8").to_owned();
+    let home = home.args(&["--log-level", "trace", "--auth", "token", "--token-file", &file]);
+    let mut app = home.start().await;
+    let mut shown = Shown::default();
+    for (status, path, header) in [
+        (200, "/queue", format!("Authorization: Bearer {good}")),
+        (401, "/queue", format!("Authorization: Bearer {good}x")),
+        (401, "/queue", format!("Authorization: Basic {}", STANDARD.encode(&good))),
+        (401, "/queue", format!("X-Api-Key: {good}")),
+        (401, &format!("/queue?access_token={good}"), String::from("Accept: */*")),
+        (400, "/queue", format!("Authorization {good}")),
+    ] {
+        let answer = ask(&app, "GET", path, &format!("{header}\r\n"), "").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{header}: {answer}");
+        shown.strict(&format!("the answer to {header}"), answer);
+    }
+    shown.strict("/metrics", ask(&app, "GET", "/metrics", "", "").await);
+    fs::write(&file, format!("{good}\n{TOKEN}\n")).expect("write the tokens");
+    eventually("the broken file is named", async || {
+        app.process.log().contains("line 2: a token has").then_some(())
+    })
+    .await;
+    app.process.kill9();
+    shown.strict("the log", app.process.log());
     shown.check();
 }
 

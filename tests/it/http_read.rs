@@ -259,7 +259,11 @@ async fn providers_are_shown_with_their_conditions() {
     assert_eq!(main["security"], "opportunistic");
     assert_eq!(main["lastError"], "connection refused");
     assert_eq!(main["retry"], json!({"count": 3, "initialBackoffMs": 100, "queueSize": 10}));
-    assert_eq!(main["conditions"][0]["reason"], "HealthCheckFailed");
+    assert_eq!(
+        main["conditions"][0],
+        json!({"type": "Ready", "status": "False", "reason": "HealthCheckFailed",
+            "message": "connection refused"})
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use breakglass_mailer::core::provider::{Password, ProviderName, Security};
+use breakglass_mailer::core::provider::{CertificateAuthority, Password, ProviderName, Security};
 use breakglass_mailer::core::route::{Wish, route};
 use breakglass_mailer::manifests::{LoadError, Loaded, Source, load};
 use secrecy::ExposeSecret;
@@ -192,7 +192,7 @@ fn a_missing_secret_or_key_leaves_the_provider_without_a_password_and_says_so() 
     ]);
     insta::assert_snapshot!(folder.warnings(), @r#"
     a.yaml:10: MailProvider a: spec.smtp.passwordRef: there is no Secret breakglass-system/missing
-    b.yaml:10: MailProvider b: spec.smtp.passwordRef: the Secret breakglass-system/found has no value for "password"
+    b.yaml:10: MailProvider b: spec.smtp.passwordRef: the Secret breakglass-system/found has no value for the key password
     "#);
     let catalog = folder.load().expect("it loads").catalog;
     let password = |provider: &str| {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::app::{App, Home, Provider};
-use crate::support::client::text;
+use crate::support::client::{condition, text};
+use crate::support::metrics::Scrape;
 use crate::support::provider::manifests;
 use crate::support::sink::{Act, Letter, Moment, Sink};
 use crate::support::smtp::{Script, SmtpServer, Verb, say};
@@ -43,11 +44,10 @@ async fn attempts_count(app: &App, notification: &str) -> usize {
 
 /// How many health checks were made, of whatever outcome.
 async fn checks_count(app: &App) -> usize {
-    let path = "/metrics";
-    let answer = app.client.call(hyper::Method::GET, path, &[], None).await.expect("an answer");
-    let lines = answer.body.lines();
-    let checks = lines.filter(|line| line.contains("health_check_total{"));
-    checks.map(|line| line.rsplit(' ').next().expect("a value").parse::<usize>().expect("n")).sum()
+    let scrape = Scrape::of(&app.client).await;
+    let ended =
+        |result| scrape.count("health_check_total", &[("provider", "main"), ("result", result)]);
+    ended("success") + ended("failure")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,15 +258,13 @@ async fn without_redrive_parked_mail_waits_for_an_operators_hand() {
 async fn a_missing_secret_parks_the_mail_without_dialling_and_its_arrival_releases_it() {
     let server = SmtpServer::start(Script::plain()).await;
     let provider = Provider::plain("main", server.port()).login("mailer", "hunter2-secret");
-    let home = Home::new(&[provider.clone().without_secret()]).args(&SOON);
+    let home = Home::new(&[provider.clone().secret(None)]).args(&SOON);
     let app = home.start().await;
     let id = app.notify(&many(3)).await;
     app.queue_has("main", "parked", 3).await;
     let shown = app.provider_is("main", |shown| shown["healthy"] == false).await;
-    let conditions = shown["conditions"].as_array().expect("conditions");
-    let named = |kind: &str| conditions.iter().find(|c| c["type"] == kind).expect("a condition");
-    assert_eq!(named("PasswordLoaded")["reason"], "SecretNotFound");
-    assert_eq!(named("Ready")["reason"], "PasswordLoadFailed");
+    assert_eq!(condition(&shown, "PasswordLoaded")["reason"], "SecretNotFound");
+    assert_eq!(condition(&shown, "Ready")["reason"], "PasswordLoadFailed");
     assert_eq!(server.seen().connections_count, 0);
 
     home.write(&manifests(&[provider]));

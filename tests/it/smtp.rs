@@ -10,7 +10,7 @@ use breakglass_mailer::core::job::{Job, JobId, Progress};
 use breakglass_mailer::core::notification::{Address, Content, NotificationId};
 use breakglass_mailer::core::outcome::Outcome;
 use breakglass_mailer::core::provider::{
-    Credentials, Password, Provider, ProviderName, Security, Sender, Smtp,
+    CertificateAuthority, Credentials, Password, Provider, ProviderName, Security, Sender, Smtp,
 };
 use breakglass_mailer::core::time::Time;
 use breakglass_mailer::delivery::transport::Transport;
@@ -48,7 +48,7 @@ fn provider(server: &SmtpServer, mode: Mode) -> Provider {
     let password = Password::Loaded("correct horse".into());
     let credentials = Credentials { username: "mailer".into(), password };
     let smtp = Smtp {
-        certificate_authority: Some(PKI.ca_pem.clone()),
+        certificate_authority: Some(CertificateAuthority::Pem(PKI.ca_pem.clone())),
         credentials: (mode != Mode::Plain).then_some(credentials),
         ..Smtp::new("localhost", server.port(), security)
     };

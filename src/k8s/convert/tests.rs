@@ -172,7 +172,7 @@ fn what_is_unsafe_or_unusual_is_admitted_with_a_warning() {
 }
 
 #[test]
-fn a_certificate_authority_that_cannot_be_read_is_kept_with_a_warning() {
+fn a_certificate_authority_that_cannot_be_read_is_admitted_with_a_warning_and_known_as_such() {
     let key = KeyPair::generate().expect("a key pair can be made");
     let certificate = CertificateParams::default().self_signed(&key).expect("it can be signed");
     let pem = certificate.pem();
@@ -182,11 +182,12 @@ fn a_certificate_authority_that_cannot_be_read_is_kept_with_a_warning() {
     }
     let fake = "-----BEGIN CERTIFICATE-----\nfake\n-----END CERTIFICATE-----";
     let half = format!("{pem}\n{fake}");
-    for bad in [fake, &half, "not PEM", &key.serialize_pem()] {
+    let garbage = "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----";
+    for bad in [fake, garbage, &half, "not PEM", " ", &key.serialize_pem()] {
         let mut spec = spec();
         spec.smtp.certificate_authority = Some(bad.into());
         let provider = provider("a", &spec, namespaces(), &found).expect("it is admitted");
-        assert_eq!(provider.smtp.certificate_authority.as_deref(), Some(bad));
+        assert_eq!(provider.smtp.certificate_authority, Some(CertificateAuthority::Unreadable));
         assert!(warnings(&spec)[0].starts_with("spec.smtp.certificateAuthority: "), "{bad}");
     }
     let texts = refusals(|spec| spec.smtp.certificate_authority = Some("A".repeat(70_000)));

@@ -74,7 +74,9 @@ pub(super) async fn bad_requests(app: &App, shown: &mut Shown) {
 
 /// One exchange over a connection of its own; all that was answered.
 pub(super) async fn ask(app: &App, method: &str, path: &str, headers: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(app.client.address()).await.expect("a connection");
+    let mut stream = TcpStream::connect(app.client.url().trim_start_matches("http://"))
+        .await
+        .expect("a connection");
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\

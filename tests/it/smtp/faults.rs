@@ -7,7 +7,7 @@ use breakglass_mailer::core::job::AttemptOutcome::{
     self, Deferred, Delivered, Rejected, Unreachable,
 };
 use breakglass_mailer::core::outcome::{Cause, Outcome, Stage};
-use breakglass_mailer::core::provider::{Password, Security};
+use breakglass_mailer::core::provider::{CertificateAuthority, Password, Security};
 use breakglass_mailer::delivery::transport::Transport;
 use breakglass_mailer::smtp::{SmtpTransport, Timeouts};
 
@@ -93,7 +93,7 @@ async fn a_peer_that_never_answers_is_left_at_the_deadline() {
         (plain(Verb::Greeting, Action::Hang), Unreachable, "no greeting within 2s"),
         (plain(Verb::Greeting, drip), Unreachable, "no greeting within 2s"),
         (plain(Verb::Ehlo, Action::Hang), Unreachable, "did not answer EHLO within 2s"),
-        ((Mode::Tls, no_handshake), Unreachable, "handshake did not end within 2s"),
+        ((Mode::Tls, no_handshake), Unreachable, "did not agree on TLS within 2s"),
         (
             (Mode::StartTls, Script::starttls().on(Verb::Auth, Action::Hang)),
             Unreachable,
@@ -209,7 +209,7 @@ async fn neither_a_port_without_server_nor_a_name_without_address_is_reached() {
 }
 
 #[tokio::test]
-async fn a_missing_password_or_an_unreadable_ca_dials_or_sends_nothing() {
+async fn a_provider_without_its_password_or_with_an_unreadable_ca_is_not_dialled() {
     let server = SmtpServer::start(Script::starttls()).await;
     let transport = SmtpTransport::new(Timeouts::default());
     let mut no_password = provider(&server, Mode::StartTls);
@@ -221,11 +221,15 @@ async fn a_missing_password_or_an_unreadable_ca_dials_or_sends_nothing() {
     assert_eq!((failure.cause, failure.stage), (Cause::PasswordUnavailable, Stage::Prepare));
     assert_eq!(server.seen().connections_count, 0);
 
-    let mut bad_ca = provider(&server, Mode::StartTls);
-    bad_ca.smtp.certificate_authority = Some("not PEM".into());
-    let outcome = transport.send(&Arc::new(bad_ca), &job("ada@example.com"), &content()).await;
-    assert_eq!((outcome.kind(), told(&outcome).1), (Unreachable, Cause::Tls));
-    assert_eq!(server.seen().count(Verb::Auth), 0);
+    // Not even where no certificate would be looked at.
+    for security in [Security::StartTls, Security::Opportunistic, Security::Plaintext] {
+        let mut bad_ca = provider(&server, Mode::Plain);
+        bad_ca.smtp.security = security;
+        bad_ca.smtp.certificate_authority = Some(CertificateAuthority::Unreadable);
+        let outcome = transport.send(&Arc::new(bad_ca), &job("ada@example.com"), &content()).await;
+        assert_eq!((outcome.kind(), told(&outcome).1), (Unreachable, Cause::Tls));
+        assert_eq!(server.seen().connections_count, 0);
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use breakglass_mailer::core::provider::{
     Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
 };
 use breakglass_mailer::core::route::Catalog;
-use breakglass_mailer::http::{Api, router};
+use breakglass_mailer::http::{Api, Auth, router};
 use breakglass_mailer::metrics::Metrics;
 use breakglass_mailer::queue::Queue;
 use breakglass_mailer::registry::Registry;
@@ -77,6 +77,7 @@ impl TestApi {
             metrics: Arc::new(Metrics::new().expect("distinct names")),
             clock,
             ready: is_ready,
+            auth: Auth::Local,
             redrives: true,
             mailbox: None,
         };

@@ -112,9 +112,7 @@ impl Home {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(&self) -> Process {
-        let mut serve: Vec<OsString> = vec!["serve".into(), "--auth".into(), "none".into()];
-        serve.extend(["--providers".into(), self.manifests.clone().into()]);
-        self.run(serve)
+        self.run(vec!["serve".into(), "--providers".into(), self.manifests.clone().into()])
     }
 
     /// Starts `dev` and returns at once.

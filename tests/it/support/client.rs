@@ -43,9 +43,9 @@ impl Client {
         Self { base: format!("http://{address}"), http }
     }
 
-    /// Where the server is, as `127.0.0.1:8080`.
-    pub fn address(&self) -> &str {
-        self.base.trim_start_matches("http://")
+    /// The URL of the server.
+    pub fn url(&self) -> &str {
+        &self.base
     }
 
     /// One exchange. An error means that no whole answer was read.
@@ -149,6 +149,15 @@ impl Client {
             }
         }
     }
+}
+
+/// The condition of this type of an item of `GET /providers`; null when it has none.
+///
+/// # Panics
+/// When the item has no list of conditions.
+pub fn condition(provider: &Value, condition_type: &str) -> Value {
+    let mut all = provider["conditions"].as_array().expect("conditions").iter();
+    all.find(|condition| condition["type"] == condition_type).cloned().unwrap_or_default()
 }
 
 /// A string of an answer.

@@ -2,12 +2,15 @@
 
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod client;
 pub mod crashfs;
 pub mod disk;
 pub mod image;
 pub mod load;
 pub mod memory_store;
+pub mod metrics;
+pub mod peer;
 pub mod postfix;
 pub mod provider;
 pub mod sink;
@@ -48,6 +51,9 @@ fn has(thing: &str) -> bool {
             let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
             device.is_ok() && (root || there(&["/usr/bin/fusermount3"]))
         }
+        "ipv6" => std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok(),
+        // Below 1024, so that it can be 465.
+        "low port" => root,
         "postfix" => {
             root && there(&[
                 "/usr/sbin/postfix",
@@ -55,6 +61,7 @@ fn has(thing: &str) -> bool {
                 "/usr/sbin/dovecot",
             ])
         }
+        "promtool" => there(&["/usr/bin/promtool"]),
         "strace" => Command::new("strace")
             .args(["-D", "-f", "-o", "/dev/null", "true"])
             .stderr(Stdio::null())

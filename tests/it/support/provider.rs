@@ -8,7 +8,8 @@ pub struct Provider {
     name: &'static str,
     smtp: Value,
     retry: Value,
-    password: Option<&'static str>,
+    /// The `stringData` of its Secret.
+    secret: Option<Value>,
     sender: Value,
     is_disabled: bool,
 }
@@ -20,7 +21,7 @@ impl Provider {
             name,
             smtp: json!({"host": "127.0.0.1", "port": port, "disableTLS": true}),
             retry: json!({"count": 0, "initialBackoffMs": 10, "queueSize": 10000}),
-            password: None,
+            secret: None,
             sender: json!({"address": "noreply@example.com"}),
             is_disabled: false,
         }
@@ -33,16 +34,21 @@ impl Provider {
     }
 
     /// Logs in.
-    pub fn login(mut self, username: &str, password: &'static str) -> Self {
+    pub fn login(mut self, username: &str, password: &str) -> Self {
         self.smtp["username"] = username.into();
         self.smtp["passwordRef"] = json!({"name": self.name});
-        self.password = Some(password);
+        self.secret(Some(json!({"password": password})))
+    }
+
+    /// The same with another Secret, given as its `stringData`, or without one.
+    pub fn secret(mut self, string_data: Option<Value>) -> Self {
+        self.secret = string_data;
         self
     }
 
-    /// The same without its Secret.
-    pub fn without_secret(mut self) -> Self {
-        self.password = None;
+    /// Speaks to another host.
+    pub fn host(mut self, host: &str) -> Self {
+        self.smtp["host"] = host.into();
         self
     }
 
@@ -84,10 +90,10 @@ impl Provider {
             "smtp": self.smtp, "sender": self.sender, "retry": self.retry,
         });
         let provider = object("MailProvider", &json!({"name": self.name}), &spec);
-        let secret = self.password.map_or_else(String::new, |password| {
+        let secret = self.secret.as_ref().map_or_else(String::new, |string_data| {
             let secret = json!({
                 "apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name},
-                "type": "Opaque", "stringData": {"password": password},
+                "type": "Opaque", "stringData": string_data,
             });
             format!("---\n{secret}\n")
         });

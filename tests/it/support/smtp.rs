@@ -1,13 +1,14 @@
 //! An SMTP server that follows a script and remembers what it saw. It shares no code with the
 //! client: no lettre, and its own reading of RFC 5321.
 
+mod blackhole;
 mod pki;
 mod script;
 mod wire;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use wire::Wire;
 
+pub use blackhole::Blackhole;
 pub use pki::PKI;
 pub use script::{Action, Certificate, Mode, Script, Verb, say};
 
@@ -70,9 +72,14 @@ pub struct SmtpServer {
 impl SmtpServer {
     /// Listens on a free port of 127.0.0.1.
     pub async fn start(script: Script) -> Self {
+        Self::at((Ipv4Addr::LOCALHOST, 0), script).await
+    }
+
+    /// Listens there; port 0 is a free one.
+    pub async fn at(address: impl Into<SocketAddr>, script: Script) -> Self {
         let seen = watch::Sender::new(Seen::default());
         let shared = Arc::new(Shared { script: Mutex::new(script), seen });
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let address = address.into();
         let mut server = Self { address, shared, accepting: None };
         server.listen().await;
         server

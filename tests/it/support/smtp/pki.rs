@@ -1,5 +1,6 @@
 //! Certificates for the scripted servers, made once for all tests.
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -12,6 +13,8 @@ use super::script::Certificate;
 /// The CA that a provider may trust.
 pub struct Pki {
     pub ca_pem: String,
+    /// An address of this machine for which the certificates are too, where port 465 is free.
+    pub own_address: Ipv4Addr,
     good: Arc<ServerConfig>,
     expired: Arc<ServerConfig>,
     unknown_ca: Arc<ServerConfig>,
@@ -20,9 +23,12 @@ pub struct Pki {
 
 pub static PKI: LazyLock<Pki> = LazyLock::new(|| {
     let (ca, other_ca) = (issuer("a CA"), issuer("another CA"));
-    let ours = ["localhost", "127.0.0.1"];
+    let [a, b, c] = [(); 3].map(|()| fastrand::u8(1..255));
+    let own_address = Ipv4Addr::new(127, a, b, c);
+    let ours = ["localhost", "127.0.0.1", "::1", &own_address.to_string()];
     Pki {
         ca_pem: ca.pem(),
+        own_address,
         good: server(&ours, false, &ca),
         expired: server(&ours, true, &ca),
         unknown_ca: server(&ours, false, &other_ca),

@@ -65,7 +65,8 @@ pub enum Mode {
     Tls,
 }
 
-/// Which certificate the server shows; all but the last are for `localhost` and `127.0.0.1`.
+/// Which certificate the server shows; all but the last two are for
+/// `localhost`, `127.0.0.1`, `::1` and `PKI.own_address`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certificate {
     Good,

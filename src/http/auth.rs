@@ -1,0 +1,136 @@
+//! Who may call: all paths but those of machines that only look.
+//!
+//! With tokens, `Authorization: Bearer …` (RFC 6750) in the header alone: a token in a query ends
+//! up in the logs of others. Without authentication whoever reaches the socket may call, and then
+//! a web page must not do it with the hands of a browser that runs on this machine.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::watch;
+
+use super::problem::{Problem, ProblemKind};
+use super::tokens::Tokens;
+
+/// What needs no authentication, by its exact path.
+const OPEN_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
+/// How callers are authenticated.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// By one of these tokens.
+    Tokens(watch::Receiver<Tokens>),
+    /// Not at all, but only callers of this machine reach the socket.
+    Local,
+    /// Not at all: something in front does it, or nobody.
+    Open,
+}
+
+/// Lets a request through, or answers it with 401 or 403.
+pub(super) async fn authenticate(
+    State(auth): State<Auth>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if OPEN_PATHS.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let checked = match &auth {
+        Auth::Tokens(tokens) => check_token(&tokens.borrow(), request.headers()),
+        Auth::Local => check_browser(request.uri(), request.headers()),
+        Auth::Open => Ok(()),
+    };
+    let Err(problem) = checked else { return next.run(request).await };
+    // RFC 6750 3: the error is told to those who gave a token.
+    let challenge = match request.headers().contains_key(header::AUTHORIZATION) {
+        true => "Bearer error=\"invalid_token\"",
+        false => "Bearer",
+    };
+    let is_unauthorized = problem.kind() == ProblemKind::Unauthorized;
+    let mut response = problem.into_response();
+    if is_unauthorized {
+        let challenge = HeaderValue::from_static(challenge);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+fn check_token(tokens: &Tokens, headers: &HeaderMap) -> Result<(), Problem> {
+    let refuse = |detail| Err(Problem::new(ProblemKind::Unauthorized, detail));
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = given.next() else {
+        return refuse("Give a token, in the header: Authorization: Bearer ….");
+    };
+    match bearer(value.as_bytes()) {
+        Some(token) if given.next().is_none() && tokens.allow(token) => Ok(()),
+        _ => refuse("The token is not valid."),
+    }
+}
+
+/// The token of an `Authorization: Bearer …`. The name of the scheme has no case (RFC 9110 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
+}
+
+/// Refuses what a page of another site makes a browser send here: its own origin is told in
+/// `Origin`, and a name of its own that it lets lead to this machine (DNS rebinding) in `Host`.
+/// A name without a dot, or an address, can be no such name.
+fn check_browser(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    let header = |name| headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+    let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
+    let host = authority.unwrap_or_else(|| header(header::HOST));
+    let refuse = |detail| Err(Problem::new(ProblemKind::Forbidden, detail));
+    if !is_local_name(&String::from_utf8_lossy(host)) {
+        return refuse(
+            "Callers are not authenticated, so only this machine's own names are served: \
+             localhost or an IP address. Behind a proxy use --auth token or --insecure-no-auth.",
+        );
+    }
+    let origin = header(header::ORIGIN);
+    let own = [b"http://", host].concat();
+    if origin.is_empty() || origin.eq_ignore_ascii_case(&own) {
+        return Ok(());
+    }
+    refuse("Callers are not authenticated, so pages of other sites are refused.")
+}
+
+fn is_local_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let is_address = name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok();
+    is_address || !name.contains('.') || name.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_with_its_scheme_in_any_case() {
+        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"bEARER  abc "), Some(&b"abc"[..]));
+        for wrong in [&b"abc"[..], b"Basic abc", b"Bearer", b"Bearerabc"] {
+            assert_eq!(bearer(wrong), None);
+        }
+    }
+
+    #[test]
+    fn a_name_that_a_stranger_could_own_is_not_local() {
+        for local in
+            ["", "localhost", "127.0.0.1:8080", "[::1]:8080", "x", "LOCALHOST:80", "a.localhost"]
+        {
+            assert!(is_local_name(local), "{local}");
+        }
+        for foreign in
+            ["evil.example", "evil.example:8080", "evil.example.", "localhost.evil.example"]
+        {
+            assert!(!is_local_name(foreign), "{foreign}");
+        }
+    }
+}
