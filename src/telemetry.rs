@@ -37,8 +37,8 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// At trace sled writes out keys and values, which are mail; and notify tells each event of a folder
-/// that it watches, without end where the log is a file in that folder.
+/// At trace sled writes out keys and values, which are mail; and notify tells each event of a
+/// folder that it watches, without end where the log is a file in that folder.
 fn tells_too_much(of: &Metadata<'_>) -> bool {
     let is_of = |name: &str| {
         of.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
