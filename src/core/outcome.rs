@@ -61,10 +61,8 @@ impl Failure {
     pub fn is_greylisting(&self) -> bool {
         self.reply.as_ref().is_some_and(|reply| {
             (400..500).contains(&reply.code)
-                && (matches!(reply.enhanced, Some([4, 7, _])) || {
-                    let text = reply.text.to_ascii_lowercase();
-                    text.contains("greylist") || text.contains("graylist")
-                })
+                && (matches!(reply.enhanced, Some([4, 7, _]))
+                    || reply.wording == Wording::Greylisting)
         })
     }
 }
@@ -76,8 +74,46 @@ pub struct Reply {
     pub code: u16,
     /// The enhanced status code (RFC 3463), when its class agrees with the code's.
     pub enhanced: Option<[u16; 3]>,
-    /// The text behind the codes, at most 500 characters.
+    /// The text behind the codes, at most 500 characters. What a server repeats of a message or a
+    /// login is blotted out.
     pub text: String,
+    /// What the whole text says.
+    pub wording: Wording,
+}
+
+impl Reply {
+    /// A reply whose text is whole.
+    #[must_use]
+    pub fn new(code: u16, enhanced: Option<[u16; 3]>, text: String) -> Self {
+        Self { code, enhanced, wording: Wording::of(&text), text }
+    }
+}
+
+/// What the words of a reply say beyond its codes. Told from the whole text: what is blotted out
+/// of it may be one of these words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wording {
+    /// Nothing that changes what follows.
+    Other,
+    /// Come again later, on principle.
+    Greylisting,
+    /// This transaction has enough recipients.
+    TooManyRecipients,
+}
+
+impl Wording {
+    /// What `text` says.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let text = text.to_ascii_lowercase();
+        if text.contains("greylist") || text.contains("graylist") {
+            Self::Greylisting
+        } else if text.contains("too many recipients") {
+            Self::TooManyRecipients
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// Where in the dialogue an attempt ended.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::transcript::Fault;
-use crate::core::outcome::{Cause, Failure, Outcome, Reply, Stage};
+use crate::core::outcome::{Cause, Failure, Outcome, Reply, Stage, Wording};
 
 /// What ended an attempt before its message was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +75,7 @@ fn is_for_good(stage: Stage, reply: &Reply) -> bool {
     // RFC 5321 4.5.3.1.10: a client treats 552 for too many recipients as 452.
     let is_too_many = stage == Stage::Rcpt
         && reply.code == 552
-        && (reply.enhanced == Some([5, 5, 3])
-            || reply.text.to_ascii_lowercase().contains("too many recipients"));
+        && (reply.enhanced == Some([5, 5, 3]) || reply.wording == Wording::TooManyRecipients);
     reply.code >= 500 && !is_too_many
 }
 
@@ -182,7 +181,7 @@ mod tests {
     use crate::core::job::AttemptOutcome::{self, Deferred, Rejected, Unreachable};
 
     fn reply(code: u16) -> End {
-        End::Reply(Reply { code, enhanced: None, text: "said so".into() })
+        End::Reply(Reply::new(code, None, "said so".into()))
     }
 
     #[test]
@@ -234,7 +233,7 @@ mod tests {
     #[test]
     fn too_many_recipients_is_put_off() {
         let text = "Too many recipients".into();
-        let too_many = End::Reply(Reply { code: 552, enhanced: None, text });
+        let too_many = End::Reply(Reply::new(552, None, text));
         assert_eq!(classify(Stage::Rcpt, too_many).kind(), Deferred);
     }
 
@@ -242,7 +241,7 @@ mod tests {
     fn a_detail_is_a_sentence_that_names_the_stage() {
         let detail = |stage, end| failure(stage, end).detail;
         let text = "no such user".into();
-        let refused = End::Reply(Reply { code: 550, enhanced: Some([5, 1, 1]), text });
+        let refused = End::Reply(Reply::new(550, Some([5, 1, 1]), text));
         assert_eq!(
             detail(Stage::Rcpt, refused),
             "the server refused the recipient: 550 5.1.1 no such user"

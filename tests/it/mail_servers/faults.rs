@@ -73,7 +73,10 @@ pub async fn check_login(world: &World, door: Door, accepted: &Value) {
     assert_eq!(bare_auth, world.server.offer.has_bare_auth, "{shown}: {offers:?}");
     let letter = world.dead_letter(accepted).await;
     let error = &letter["lastError"];
-    assert_eq!(error["message"], "the server does not offer STARTTLS", "{shown}");
+    assert_eq!(
+        error["message"], "the server does not offer STARTTLS, and no password is sent without it",
+        "{shown}"
+    );
     assert_eq!((&letter["reason"], &error["stage"]), (&json!("unreachable"), &json!("tls")));
 }
 
