@@ -56,6 +56,16 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// `detail`, but for the words of a server that had seen a message: it may repeat of it what
+    /// it likes. For logs, status and events.
+    #[must_use]
+    pub fn summary(&self) -> &str {
+        let has_seen_it =
+            matches!(self.stage, Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Dot);
+        let words = self.reply.as_ref().filter(|_| has_seen_it).map_or("", |reply| &reply.text);
+        self.detail.strip_suffix(words).unwrap_or(&self.detail).trim_end()
+    }
+
     /// Whether the reply speaks of greylisting: 4yz with an enhanced code 4.7.x, or its wording.
     #[must_use]
     pub fn is_greylisting(&self) -> bool {
@@ -119,7 +129,8 @@ impl Wording {
 /// Where in the dialogue an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Before anything was dialled: the provider's password or CA is missing.
+    /// Before anything was dialled: the provider's password or CA is missing, or its server refused
+    /// the login a moment ago.
     Prepare,
     /// Name lookup and TCP.
     Connect,
@@ -171,8 +182,10 @@ pub enum Cause {
     Dns,
     /// The handshake failed, STARTTLS is missing, or the CA cannot be read.
     Tls,
-    /// AUTH was refused or offers no mechanism that we speak.
+    /// AUTH was put off, asked for where there is no login, or offers nothing that we speak.
     AuthFailed,
+    /// The server refused name and password for good (5yz to AUTH).
+    LoginRefused,
     /// The Secret or its key is missing.
     PasswordUnavailable,
     /// 4yz about the message, or the connection was lost inside the transaction.
@@ -188,8 +201,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
+    /// One for each reason.
+    pub const REASONS: [Self; 11] = [
         Self::ConnectionTimeout,
         Self::ConnectionRefused,
         Self::Dns,
@@ -211,7 +224,7 @@ impl Cause {
             Self::ConnectionRefused => "connection_refused",
             Self::Dns => "dns",
             Self::Tls => "tls",
-            Self::AuthFailed => "auth_failed",
+            Self::AuthFailed | Self::LoginRefused => "auth_failed",
             Self::PasswordUnavailable => "password_unavailable",
             Self::Deferred => "deferred",
             Self::Rejected => "rejected",

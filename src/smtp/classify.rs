@@ -90,7 +90,8 @@ fn cause(stage: Stage, end: &End) -> Cause {
         End::NoSmtpUtf8(_) => Cause::Rejected,
         End::Other(cause, _) => *cause,
         End::Reply(reply) => match (stage, reply.code) {
-            (_, 530 | 538) | (Stage::Auth, 422..) => Cause::AuthFailed,
+            (_, 530 | 538) | (Stage::Auth, 422..500) => Cause::AuthFailed,
+            (Stage::Auth, 500..) => Cause::LoginRefused,
             (Stage::Tls, _) => Cause::Tls,
             (Stage::Mail | Stage::Rcpt | Stage::Data, 421) => Cause::Protocol,
             (Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Dot, 400..) => {
@@ -199,7 +200,7 @@ mod tests {
             (Stage::Tls, reply(454), Unreachable, Cause::Tls),
             (Stage::Tls, lost.clone(), Unreachable, Cause::Tls),
             (Stage::Tls, End::Fault(Fault::Unasked), Unreachable, Cause::Protocol),
-            (Stage::Auth, reply(535), Unreachable, Cause::AuthFailed),
+            (Stage::Auth, reply(535), Unreachable, Cause::LoginRefused),
             (Stage::Auth, reply(454), Unreachable, Cause::AuthFailed),
             (Stage::Auth, reply(421), Unreachable, Cause::Protocol),
             (Stage::Mail, reply(421), Unreachable, Cause::Protocol),
