@@ -236,7 +236,7 @@ impl Metrics {
         // A counter that is there from the start shows its first increment as a rate.
         self.sent.with_label_values(&[name]);
         self.retries.with_label_values(&[name]);
-        for cause in Cause::ALL {
+        for cause in Cause::REASONS {
             self.failed.with_label_values(&[name, cause.as_str()]);
         }
         for result in ["success", "failure"] {

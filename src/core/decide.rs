@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn failure(code: u16, enhanced: Option<[u16; 3]>, text: &str) -> Failure {
-        let reply = Reply { code, enhanced, text: text.into() };
+        let reply = Reply::new(code, enhanced, text.into());
         let stage = Stage::Rcpt;
         Failure { cause: Cause::Deferred, stage, reply: Some(reply), detail: "no".into() }
     }

@@ -28,8 +28,11 @@ pub struct Health {
     pub healthy: Option<bool>,
     /// Deliveries in a row that found the provider unreachable.
     pub unreachable_count: u16,
-    /// Since when jobs do not dial it, and how many probes failed since; `None` when closed.
+    /// Since when jobs do not dial it; `None` when closed.
     pub open: Option<OpenCircuit>,
+    /// How often the circuit opened since a delivery got through: a server that passes checks and
+    /// then takes no mail is probed ever more rarely, too.
+    pub opened_count: u16,
     /// Logins refused in a row: each doubles the wait for the next check, so that no account is
     /// locked out by checking.
     pub logins_refused: u16,
@@ -46,8 +49,8 @@ pub struct Health {
 pub struct OpenCircuit {
     /// Since when.
     pub since: Time,
-    /// Probes that failed since.
-    pub probes: u16,
+    /// How often the wait for the next probe was doubled.
+    pub doublings: u16,
 }
 
 /// What happened to a provider.
@@ -85,6 +88,9 @@ impl Health {
                 next.open = None;
                 next.logins_refused = 0;
                 next.last_failure = None;
+                if *event == HealthEvent::Reached {
+                    next.opened_count = 0;
+                }
                 if *event == HealthEvent::CheckPassed || self.healthy != Some(true) {
                     next.next_check = now.plus(intervals.healthy);
                 }
@@ -94,23 +100,27 @@ impl Health {
             }
             HealthEvent::Unreachable(cause, message) => {
                 next.unreachable_count = self.unreachable_count.saturating_add(1);
-                next.last_failure = Some((*cause, message.clone()));
                 next.healthy = Some(false);
                 if self.open.is_none() && next.unreachable_count > count {
-                    next.open = Some(OpenCircuit { since: now, probes: 0 });
+                    next.open = Some(OpenCircuit { since: now, doublings: self.opened_count });
+                    next.opened_count = self.opened_count.saturating_add(1);
                 }
-                if self.open.is_none() {
-                    next.next_check = next.check_after(*cause, intervals, now);
+                // What is told from memory is no news, and puts no check off.
+                if self.login_refused(now).is_none() {
+                    next.last_failure = Some((*cause, message.clone()));
+                    if self.open.is_none() {
+                        next.next_check = next.check_after(*cause, intervals, now);
+                    }
                 }
             }
             HealthEvent::CheckFailed(cause, message) => {
                 next.healthy = Some(false);
                 next.last_failure = Some((*cause, message.clone()));
-                if *cause == Cause::AuthFailed {
+                if *cause == Cause::LoginRefused {
                     next.logins_refused = self.logins_refused.saturating_add(1);
                 }
                 if let Some(open) = &mut next.open {
-                    open.probes = open.probes.saturating_add(1);
+                    open.doublings = open.doublings.saturating_add(1);
                 }
                 next.next_check = next.check_after(*cause, intervals, now);
             }
@@ -123,15 +133,27 @@ impl Health {
     fn check_after(&self, cause: Cause, intervals: HealthIntervals, now: Time) -> Time {
         let doubled = |base: Duration, times: u16| base.saturating_mul(1 << times.min(16));
         let wait = match (cause, self.open) {
-            (Cause::AuthFailed, _) => {
+            // A server that counts logins counts these, too.
+            (Cause::AuthFailed, _) => intervals.unhealthy,
+            (Cause::LoginRefused, _) => {
                 doubled(intervals.unhealthy, self.logins_refused).min(Self::LOGIN_WAIT_MAX)
             }
             (_, Some(open)) => {
-                doubled(Duration::from_secs(1), open.probes).min(intervals.unhealthy)
+                doubled(Duration::from_secs(1), open.doublings).min(intervals.unhealthy)
             }
             (_, None) => intervals.unhealthy,
         };
         now.plus(wait)
+    }
+
+    /// What the server said when it refused the login, until that is due to be tried again: an
+    /// account may be locked out by logins, whoever tries them.
+    #[must_use]
+    pub fn login_refused(&self, now: Time) -> Option<&str> {
+        match &self.last_failure {
+            Some((Cause::LoginRefused, error)) if now < self.next_check => Some(error),
+            _ => None,
+        }
     }
 
     /// What the last failure said, unless something got through since.
@@ -161,9 +183,9 @@ mod tests {
             Just(HealthEvent::Reached),
             Just(HealthEvent::CheckPassed),
             Just(refused()),
-            Just(HealthEvent::Unreachable(Cause::AuthFailed, "535".into())),
+            Just(HealthEvent::Unreachable(Cause::LoginRefused, "535".into())),
             Just(HealthEvent::CheckFailed(Cause::Tls, "bad certificate".into())),
-            Just(HealthEvent::CheckFailed(Cause::AuthFailed, "535".into())),
+            Just(HealthEvent::CheckFailed(Cause::LoginRefused, "535".into())),
         ]
     }
 
@@ -227,7 +249,7 @@ mod tests {
         let mut health = Health::default();
         let mut waits = vec![];
         for _ in 0..9 {
-            let failed = HealthEvent::CheckFailed(Cause::AuthFailed, String::new());
+            let failed = HealthEvent::CheckFailed(Cause::LoginRefused, String::new());
             health = health.after(&failed, 3, intervals, Time(0));
             waits.push(health.next_check.0 / 1000);
         }

@@ -56,15 +56,23 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// `detail`, but for the words of a server that had seen a message: it may repeat of it what
+    /// it likes. For logs, status and events.
+    #[must_use]
+    pub fn summary(&self) -> &str {
+        let has_seen_it =
+            matches!(self.stage, Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Dot);
+        let words = self.reply.as_ref().filter(|_| has_seen_it).map_or("", |reply| &reply.text);
+        self.detail.strip_suffix(words).unwrap_or(&self.detail).trim_end()
+    }
+
     /// Whether the reply speaks of greylisting: 4yz with an enhanced code 4.7.x, or its wording.
     #[must_use]
     pub fn is_greylisting(&self) -> bool {
         self.reply.as_ref().is_some_and(|reply| {
             (400..500).contains(&reply.code)
-                && (matches!(reply.enhanced, Some([4, 7, _])) || {
-                    let text = reply.text.to_ascii_lowercase();
-                    text.contains("greylist") || text.contains("graylist")
-                })
+                && (matches!(reply.enhanced, Some([4, 7, _]))
+                    || reply.wording == Wording::Greylisting)
         })
     }
 }
@@ -76,14 +84,53 @@ pub struct Reply {
     pub code: u16,
     /// The enhanced status code (RFC 3463), when its class agrees with the code's.
     pub enhanced: Option<[u16; 3]>,
-    /// The text behind the codes, at most 500 characters.
+    /// The text behind the codes, at most 500 characters. What a server repeats of a message or a
+    /// login is blotted out.
     pub text: String,
+    /// What the whole text says.
+    pub wording: Wording,
+}
+
+impl Reply {
+    /// A reply whose text is whole.
+    #[must_use]
+    pub fn new(code: u16, enhanced: Option<[u16; 3]>, text: String) -> Self {
+        Self { code, enhanced, wording: Wording::of(&text), text }
+    }
+}
+
+/// What the words of a reply say beyond its codes. Told from the whole text: what is blotted out
+/// of it may be one of these words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wording {
+    /// Nothing that changes what follows.
+    Other,
+    /// Come again later, on principle.
+    Greylisting,
+    /// This transaction has enough recipients.
+    TooManyRecipients,
+}
+
+impl Wording {
+    /// What `text` says.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let text = text.to_ascii_lowercase();
+        if text.contains("greylist") || text.contains("graylist") {
+            Self::Greylisting
+        } else if text.contains("too many recipients") {
+            Self::TooManyRecipients
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// Where in the dialogue an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Before anything was dialled: the provider's password or CA is missing.
+    /// Before anything was dialled: the provider's password or CA is missing, or its server refused
+    /// the login a moment ago.
     Prepare,
     /// Name lookup and TCP.
     Connect,
@@ -135,8 +182,10 @@ pub enum Cause {
     Dns,
     /// The handshake failed, STARTTLS is missing, or the CA cannot be read.
     Tls,
-    /// AUTH was refused or offers no mechanism that we speak.
+    /// AUTH was put off, asked for where there is no login, or offers nothing that we speak.
     AuthFailed,
+    /// The server refused name and password for good (5yz to AUTH).
+    LoginRefused,
     /// The Secret or its key is missing.
     PasswordUnavailable,
     /// 4yz about the message, or the connection was lost inside the transaction.
@@ -152,8 +201,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
+    /// One for each reason.
+    pub const REASONS: [Self; 11] = [
         Self::ConnectionTimeout,
         Self::ConnectionRefused,
         Self::Dns,
@@ -175,7 +224,7 @@ impl Cause {
             Self::ConnectionRefused => "connection_refused",
             Self::Dns => "dns",
             Self::Tls => "tls",
-            Self::AuthFailed => "auth_failed",
+            Self::AuthFailed | Self::LoginRefused => "auth_failed",
             Self::PasswordUnavailable => "password_unavailable",
             Self::Deferred => "deferred",
             Self::Rejected => "rejected",

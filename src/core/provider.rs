@@ -1,4 +1,4 @@
-//! A MailProvider as the rest of the program sees it, and what we believe of its health.
+//! A MailProvider as the rest of the program sees it.
 
 use std::fmt;
 use std::sync::Arc;

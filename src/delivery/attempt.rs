@@ -49,8 +49,8 @@ impl Delivery {
         let next = next_position(claim.job(), &catalog);
         let verdict = decide(claim.job(), &outcome, &provider.retry, next, now);
         let attempt = record(claim.job(), &provider.name, &outcome, begin);
-        log(claim.job(), &attempt, &verdict);
-        let error = outcome.failure().map(|failure| failure.detail.clone());
+        let error = outcome.failure().map(|failure| failure.summary().to_owned());
+        log(claim.job(), &attempt, error.as_deref().unwrap_or_default(), &verdict);
         self.registry.sent(&provider.name, attempt.at, error);
         let job = claim.job().clone();
         let after = verdict.apply(&job.progress, true, now);
@@ -74,6 +74,12 @@ impl Delivery {
             let (cause, stage) = (Cause::Internal, Stage::Prepare);
             Outcome::Internal(Failure { cause, stage, reply: None, detail })
         };
+        let health = self.registry.health_of(provider);
+        if let Some(refusal) = health.as_ref().and_then(|h| h.login_refused(self.clock.now())) {
+            let (cause, stage) = (Cause::LoginRefused, Stage::Prepare);
+            let detail = format!("not tried again yet: {refusal}");
+            return Ok(Outcome::Unreachable(Failure { cause, stage, reply: None, detail }));
+        }
         let content = match self.queue.content(job.notification).await {
             Ok(content) => content,
             Err(StoreError::Unreadable(what)) => {
@@ -90,7 +96,7 @@ impl Delivery {
 fn learned(outcome: &Outcome) -> Option<HealthEvent> {
     match outcome {
         Outcome::Unreachable(failure) => {
-            Some(HealthEvent::Unreachable(failure.cause, failure.detail.clone()))
+            Some(HealthEvent::Unreachable(failure.cause, failure.summary().to_owned()))
         }
         Outcome::Delivered(_) | Outcome::Rejected(_) => Some(HealthEvent::Reached),
         Outcome::Deferred(failure) => failure.reply.as_ref().map(|_| HealthEvent::Reached),
@@ -127,18 +133,20 @@ fn record(
     }
 }
 
-fn log(job: &Job, attempt: &Attempt, verdict: &Verdict) {
-    let outcome = attempt.outcome.as_str();
-    let (mailprovider, stage) = (&attempt.provider, attempt.stage.as_str());
-    let (number, error) = (attempt.number, attempt.message.as_str());
+fn log(job: &Job, attempt: &Attempt, error: &str, verdict: &Verdict) {
+    let (job, mailprovider, number) = (job.id, &attempt.provider, attempt.number);
+    let stage = attempt.stage.as_str();
     match verdict {
-        Verdict::Done => tracing::debug!(job = %job.id, %mailprovider, number, "delivered"),
+        Verdict::Done => tracing::debug!(%job, %mailprovider, number, "delivered"),
         Verdict::Retry { .. } | Verdict::Failover { .. } => {
-            tracing::info!(job = %job.id, %mailprovider, number, outcome, stage, error, "not delivered yet");
+            let outcome = attempt.outcome.as_str();
+            tracing::info!(
+                %job, %mailprovider, number, outcome, stage, error, "not delivered yet"
+            );
         }
         Verdict::Bury { reason, .. } => {
             let reason = reason.as_str();
-            tracing::warn!(job = %job.id, %mailprovider, number, stage, error, reason, "a dead letter");
+            tracing::warn!(%job, %mailprovider, number, stage, error, reason, "a dead letter");
         }
     }
 }

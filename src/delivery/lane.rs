@@ -80,7 +80,12 @@ impl Delivery {
                 // A failover counts no cause.
                 self.move_on(claim, &Verdict::Failover { position }, Cause::Internal)
             });
-            return self.settle_moves(moves.collect(), idle).await;
+            let moves: Vec<_> = moves.collect();
+            if !moves.is_empty() {
+                let jobs_count = moves.len();
+                tracing::info!(mailprovider = %name, jobs_count, "jobs follow their chain");
+            }
+            return self.settle_moves(moves, idle).await;
         };
         let health = self.registry.health(name);
         if health.is_closed() {
@@ -98,18 +103,27 @@ impl Delivery {
         let (cause, error) =
             health.last_failure.unwrap_or((Cause::ConnectionRefused, String::new()));
         let mut parked: BTreeSet<ProviderName> = BTreeSet::new();
+        let mut parked_count = 0;
         let moves = self.claim_some(name, |_| true).into_iter().map(|claim| {
             let verdict = match next_position(claim.job(), &catalog) {
                 Some(position) => Verdict::Failover { position },
                 None => {
                     parked.extend(claim.job().progress.chain.iter().cloned());
+                    parked_count += 1;
                     let detail = format!("{name} is unreachable: {error}");
                     Verdict::Bury { reason: DeadReason::Unreachable, detail }
                 }
             };
             self.move_on(claim, &verdict, cause)
         });
-        let turn = self.settle_moves(moves.collect(), idle).await;
+        let moves: Vec<_> = moves.collect();
+        if !moves.is_empty() {
+            let moved_count = moves.len() - parked_count;
+            tracing::info!(
+                mailprovider = %name, moved_count, parked_count, "jobs were not tried: it is away"
+            );
+        }
+        let turn = self.settle_moves(moves, idle).await;
         self.redrive_behind(&parked).await;
         turn
     }
@@ -134,14 +148,6 @@ impl Delivery {
     /// Applies a verdict that no attempt led to.
     fn move_on(&self, claim: Claim, verdict: &Verdict, cause: Cause) -> Settlement {
         let job = claim.job();
-        let mailprovider = job.progress.provider();
-        match verdict {
-            Verdict::Failover { position } => {
-                let to = job.progress.chain.get(usize::from(*position)).map(ProviderName::as_str);
-                tracing::info!(job = %job.id, %mailprovider, to, "moved on without an attempt");
-            }
-            _ => tracing::warn!(job = %job.id, %mailprovider, "parked without an attempt"),
-        }
         self.count(job, verdict, cause);
         let after = verdict.apply(&claim.job().progress, false, self.clock.now());
         claim.becomes(after, None)

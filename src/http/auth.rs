@@ -122,7 +122,7 @@ fn bearer(value: &str) -> Option<&str> {
 
 /// Refuses what a page of another site makes a browser send here: its own origin is told in
 /// `Origin`, and a name of its own that it lets lead to this machine (DNS rebinding) in `Host`.
-/// A name without a dot, or an address, can be no such name.
+/// A name that nobody can own, or an address, can be no such name.
 fn check_browser(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     let header = |name| headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
@@ -131,12 +131,13 @@ fn check_browser(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     if !is_local_name(&String::from_utf8_lossy(host)) {
         return refuse(
             "Callers are not authenticated, so only this machine's own names are served: \
-             localhost or an IP address. Behind a proxy use --auth token or --insecure-no-auth.",
+             localhost or an IP address. For other names start `serve` with --auth token, or with \
+             --insecure-no-auth behind a proxy that checks callers.",
         );
     }
     let origin = header(header::ORIGIN);
-    let own = [b"http://", host].concat();
-    if origin.is_empty() || origin.eq_ignore_ascii_case(&own) {
+    let own = |scheme: &[u8]| origin.eq_ignore_ascii_case(&[scheme, host].concat());
+    if origin.is_empty() || own(b"http://") || own(b"https://") {
         return Ok(());
     }
     refuse("Callers are not authenticated, so pages of other sites are refused.")
@@ -149,7 +150,9 @@ fn is_local_name(host: &str) -> bool {
     };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let is_address = name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok();
-    is_address || !name.contains('.') || name.ends_with(".localhost")
+    // Nobody can register these (RFC 6761, and ICANN's reservation of .internal).
+    let is_reserved = [".localhost", ".internal"].iter().any(|end| name.ends_with(end));
+    is_address || !name.contains('.') || is_reserved
 }
 
 #[cfg(test)]
@@ -167,9 +170,16 @@ mod tests {
 
     #[test]
     fn a_name_that_a_stranger_could_own_is_not_local() {
-        for local in
-            ["", "localhost", "127.0.0.1:8080", "[::1]:8080", "x", "LOCALHOST:80", "a.localhost"]
-        {
+        for local in [
+            "",
+            "localhost",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "x",
+            "LOCALHOST:80",
+            "a.localhost",
+            "host.docker.internal:8080",
+        ] {
             assert!(is_local_name(local), "{local}");
         }
         for foreign in

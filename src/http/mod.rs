@@ -120,7 +120,7 @@ async fn observe(State(api): State<Arc<Api>>, request: Request, next: Next) -> R
         http.path = path,
         http.status = status,
         duration_ms,
-        "Answered"
+        "answered"
     );
     let headers = response.headers_mut();
     let nosniff = HeaderValue::from_static("nosniff");

@@ -22,7 +22,7 @@ pub const TOKEN_BYTES_MIN: usize = 32;
 const TOKEN_BYTES_MAX: usize = 1024;
 /// The most tokens: the old and the new one while callers change over.
 const TOKENS_COUNT_MAX: usize = 2;
-/// The most bytes of the file that are read.
+/// The most bytes of the file.
 const FILE_BYTES_MAX: u64 = 4096;
 
 /// The tokens that are valid now: one, or two while callers change over.
@@ -46,13 +46,16 @@ impl Tokens {
     pub fn read(file: &Path) -> Result<Self, TokenFileError> {
         let mut text = Vec::new();
         File::open(file)
-            .and_then(|opened| opened.take(FILE_BYTES_MAX).read_to_end(&mut text))
+            .and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut text))
             .map_err(|error| error.to_string())
             .and_then(|_| Self::parse(&text))
             .map_err(|problem| TokenFileError { file: file.to_owned(), problem })
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
+        if FILE_BYTES_MAX < text.len() as u64 {
+            return Err(format!("has more than {FILE_BYTES_MAX} bytes"));
+        }
         let mut tokens = Vec::new();
         for (n, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let token = line.trim_ascii();
@@ -150,12 +153,14 @@ mod tests {
     #[test]
     fn a_file_that_breaks_a_rule_is_refused_by_line_and_never_quoted() {
         let short = "x".repeat(31);
+        let long = format!("{}{OLD}\n", "\n".repeat(4096));
         let three = format!("{OLD}\n{NEW}\n{OLD}0\n");
         let spaced = format!("{OLD}\n{} {NEW}\n", "secret");
         for (text, said) in [
             ("\n \n", "holds no token"),
             (short.as_str(), "line 1: a token has 32 to 1024 characters, this one has 31"),
             (&three, "holds 3 tokens"),
+            (&long, "has more than 4096 bytes"),
             (&spaced, "line 2: a token is visible ASCII"),
         ] {
             let refused = Tokens::parse(text.as_bytes()).expect_err(said);

@@ -127,9 +127,10 @@ impl Builder {
     }
 
     fn check_tag(&mut self, tag: Option<&Tag>, line: usize) {
-        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
-            let text = format!("the tag {} is not known", quoted(&tag.to_string()));
-            self.parsed.errors.push((line, text));
+        if tag.is_some_and(|tag| !tag.is_yaml_core_schema()) {
+            // It may be a password that begins with an exclamation mark.
+            let text = "a tag that is not known: a value that begins with ! stands in quotes";
+            self.parsed.errors.push((line, text.to_owned()));
         }
     }
 

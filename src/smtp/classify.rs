@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::transcript::Fault;
-use crate::core::outcome::{Cause, Failure, Outcome, Reply, Stage};
+use crate::core::outcome::{Cause, Failure, Outcome, Reply, Stage, Wording};
 
 /// What ended an attempt before its message was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +75,7 @@ fn is_for_good(stage: Stage, reply: &Reply) -> bool {
     // RFC 5321 4.5.3.1.10: a client treats 552 for too many recipients as 452.
     let is_too_many = stage == Stage::Rcpt
         && reply.code == 552
-        && (reply.enhanced == Some([5, 5, 3])
-            || reply.text.to_ascii_lowercase().contains("too many recipients"));
+        && (reply.enhanced == Some([5, 5, 3]) || reply.wording == Wording::TooManyRecipients);
     reply.code >= 500 && !is_too_many
 }
 
@@ -91,7 +90,8 @@ fn cause(stage: Stage, end: &End) -> Cause {
         End::NoSmtpUtf8(_) => Cause::Rejected,
         End::Other(cause, _) => *cause,
         End::Reply(reply) => match (stage, reply.code) {
-            (_, 530 | 538) | (Stage::Auth, 422..) => Cause::AuthFailed,
+            (_, 530 | 538) | (Stage::Auth, 422..500) => Cause::AuthFailed,
+            (Stage::Auth, 500..) => Cause::LoginRefused,
             (Stage::Tls, _) => Cause::Tls,
             (Stage::Mail | Stage::Rcpt | Stage::Data, 421) => Cause::Protocol,
             (Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Dot, 400..) => {
@@ -182,7 +182,7 @@ mod tests {
     use crate::core::job::AttemptOutcome::{self, Deferred, Rejected, Unreachable};
 
     fn reply(code: u16) -> End {
-        End::Reply(Reply { code, enhanced: None, text: "said so".into() })
+        End::Reply(Reply::new(code, None, "said so".into()))
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
             (Stage::Tls, reply(454), Unreachable, Cause::Tls),
             (Stage::Tls, lost.clone(), Unreachable, Cause::Tls),
             (Stage::Tls, End::Fault(Fault::Unasked), Unreachable, Cause::Protocol),
-            (Stage::Auth, reply(535), Unreachable, Cause::AuthFailed),
+            (Stage::Auth, reply(535), Unreachable, Cause::LoginRefused),
             (Stage::Auth, reply(454), Unreachable, Cause::AuthFailed),
             (Stage::Auth, reply(421), Unreachable, Cause::Protocol),
             (Stage::Mail, reply(421), Unreachable, Cause::Protocol),
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn too_many_recipients_is_put_off() {
         let text = "Too many recipients".into();
-        let too_many = End::Reply(Reply { code: 552, enhanced: None, text });
+        let too_many = End::Reply(Reply::new(552, None, text));
         assert_eq!(classify(Stage::Rcpt, too_many).kind(), Deferred);
     }
 
@@ -242,7 +242,7 @@ mod tests {
     fn a_detail_is_a_sentence_that_names_the_stage() {
         let detail = |stage, end| failure(stage, end).detail;
         let text = "no such user".into();
-        let refused = End::Reply(Reply { code: 550, enhanced: Some([5, 1, 1]), text });
+        let refused = End::Reply(Reply::new(550, Some([5, 1, 1]), text));
         assert_eq!(
             detail(Stage::Rcpt, refused),
             "the server refused the recipient: 550 5.1.1 no such user"

@@ -3,7 +3,7 @@
 //! Everything that leaves here is printable ASCII: a peer's text goes to logs, status and pages.
 
 use super::redaction::Redaction;
-use crate::core::outcome::Reply;
+use crate::core::outcome::{Reply, Wording};
 
 /// The most of a reply's text that is kept.
 const TEXT_CHARS_MAX: usize = 500;
@@ -90,8 +90,9 @@ impl RawReply {
             })
             .filter(|text| !text.is_empty())
             .collect();
-        let text = redaction.apply(&texts.join(" "), TEXT_CHARS_MAX);
-        Reply { code: self.code, enhanced, text }
+        let whole = texts.join(" ");
+        let text = redaction.apply(&whole, TEXT_CHARS_MAX);
+        Reply { code: self.code, enhanced, text, wording: Wording::of(&whole) }
     }
 
     /// The enhanced code at the head of a line, when its class agrees with the code's (RFC 2034 4).
@@ -113,6 +114,7 @@ fn printable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::notification::Content;
     use lettre::transport::smtp::extension::ServerInfo;
     use lettre::transport::smtp::response::Response;
     use proptest::prelude::*;
@@ -135,6 +137,16 @@ mod tests {
         for bad in [&b"\r\n"[..], b"25", b"25x ok", b"150 ok", b"650 ok", b"250_ok", b"HTTP/1.1"] {
             assert_eq!(Line::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_a_reply_says_is_told_from_its_whole_text() {
+        let content = Content { subject: "s".into(), html: None, text: None, reply_to: None };
+        let connection = Redaction::default();
+        let redaction = connection.about(&["greylisted@example.com".to_owned()], &content);
+        let reply = raw("450 Greylisted, come again").to_reply(&redaction);
+        assert_eq!(reply.wording, Wording::Greylisting);
+        assert!(!reply.text.contains("Greylisted"), "{}", reply.text);
     }
 
     #[test]

@@ -303,11 +303,7 @@ impl TryFrom<latest::Attempt> for Attempt {
     fn try_from(from: latest::Attempt) -> Result<Self, String> {
         let latest::Attempt { provider, .. } = &from;
         let name = ProviderName::new(provider).ok_or(format!("{provider:?} names no provider"))?;
-        let reply = from.reply.map(|reply| Reply {
-            code: reply.code,
-            enhanced: reply.enhanced,
-            text: reply.text,
-        });
+        let reply = from.reply.map(|reply| Reply::new(reply.code, reply.enhanced, reply.text));
         Ok(Self {
             number: from.number,
             at: Time(from.at),

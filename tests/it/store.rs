@@ -112,7 +112,7 @@ pub(crate) fn update(id: JobId, state: JobState, number: u32) -> Change {
         provider: ProviderName::new("b").expect("a name"),
         stage: Stage::Rcpt,
         outcome: AttemptOutcome::Deferred,
-        reply: Some(Reply { code: 450, enhanced: Some([4, 2, 1]), text: "later".into() }),
+        reply: Some(Reply::new(450, Some([4, 2, 1]), "later".into())),
         message: "the server put the recipient off: 450 4.2.1 later".into(),
         duration: Duration::from_millis(12),
     };

@@ -111,6 +111,8 @@ pub(super) async fn bad_manifests(home: &Home, app: &App) {
         secret(&format!("stringData: {{password: \"{MISPLACED}")),
         secret(&format!("stringData: {{password: *{MISPLACED}}}")),
         secret(&format!("stringData: {{password: !!int {MISPLACED}}}")),
+        secret(&format!("stringData: {{password: !{MISPLACED}}}")),
+        secret(&format!("stringData: {{password: !{MISPLACED} []}}")),
         secret(&format!("stringData: {{password: a, password: {MISPLACED}}}")),
         secret(&format!("stringData:\n  password: a: {MISPLACED}")),
         provider(&format!("password: {MISPLACED}")),

@@ -258,6 +258,6 @@ async fn a_probe_names_what_is_wrong() {
     assert_eq!(hangs.cause, Cause::ConnectionTimeout);
     assert_eq!(hangs.detail, "the server did not answer AUTH within 2s");
     let refuses = probe(Script::starttls().on(Verb::Auth, say("535 5.7.8 no"))).await;
-    assert_eq!(refuses.cause, Cause::AuthFailed);
+    assert_eq!(refuses.cause, Cause::LoginRefused);
     assert_eq!(refuses.detail, "the server refused the login: 535 5.7.8 no");
 }

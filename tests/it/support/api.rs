@@ -144,7 +144,7 @@ impl TestApi {
             provider: name("main"),
             stage: Stage::Rcpt,
             outcome: AttemptOutcome::Rejected,
-            reply: Some(Reply { code: 550, enhanced: Some([5, 1, 1]), text: "no".into() }),
+            reply: Some(Reply::new(550, Some([5, 1, 1]), "no".into())),
             message: "no such user".into(),
             duration: Duration::from_millis(12),
         };
