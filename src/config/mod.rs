@@ -2,6 +2,7 @@
 
 pub mod client;
 mod serve;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, own_namespace};
+pub use webhook::Webhook;
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
 /// letter that a person can see and send again.
