@@ -1,6 +1,7 @@
 //! Flags and environment, read once, into typed values.
 
 pub mod client;
+mod migrate_config;
 mod serve;
 mod webhook;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use migrate_config::MigrateConfig;
 pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, own_namespace};
 pub use webhook::Webhook;
 
@@ -32,6 +34,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Print the custom resource definitions, for kubectl apply
     Crds(Crds),
+    /// Turn the `mail:` section of an old config.yaml into a MailProvider and its Secret
+    MigrateConfig(MigrateConfig),
     /// A client of a running server.
     #[command(flatten)]
     Client(client::Client),

@@ -1,15 +1,16 @@
 //! The one test binary.
 //!
 //! `crash`, `order`, `power`, `damage` and `full` start the real binary and hold the promise of a 202
-//! against kills, system calls, power cuts, damaged files and a full volume; `postfix` holds the mail
-//! against a real server. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
-//! sees, `dev` and `client` the same of these; `auth` who may call; `health`, `credentials` and
-//! `metrics` what an operator sees of the mail servers.
+//! against kills, system calls, power cuts, damaged files and a full volume; `mail_servers` holds
+//! the mail against real servers. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
+//! sees, `dev`, `client` and `migrate_config` the same of these; `auth` who may call; `health`,
+//! `credentials` and `metrics` what an operator sees of the mail servers; `canary` what nobody sees.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
 //! sources against their architecture. A run that draws lots prints its seed.
 
 mod arrows;
 mod auth;
+mod canary;
 mod choosing;
 mod client;
 mod crash;
@@ -22,11 +23,13 @@ mod health;
 mod http;
 mod http_read;
 mod http_server;
+mod kubernetes;
+mod mail_servers;
 mod manifests;
 mod metrics;
+mod migrate_config;
 mod order;
 mod outage;
-mod postfix;
 mod power;
 mod queue_model;
 mod reload;

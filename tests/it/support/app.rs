@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,10 +21,12 @@ use super::wait::{LIMIT, eventually, within};
 pub struct Home {
     dir: Arc<TempDir>,
     data: PathBuf,
-    manifests: PathBuf,
+    /// The flags that name where the manifests come from.
+    source: Vec<OsString>,
     args: Vec<String>,
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, String)>,
     under: Vec<String>,
+    log_format: &'static str,
     runs: AtomicU32,
 }
 
@@ -37,9 +39,10 @@ impl Home {
         let dir = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let data = dir.path().join("data");
         std::fs::create_dir(&data).expect("a data folder");
-        let manifests = dir.path().join("providers.yaml");
+        let source = vec!["--providers".into(), dir.path().join("providers.yaml").into()];
         let (args, env, under, runs) = (vec![], vec![], vec![], AtomicU32::new(0));
-        let home = Self { dir, data, manifests, args, env, under, runs };
+        let log_format = "json";
+        let home = Self { dir, data, source, args, env, under, log_format, runs };
         home.providers(providers);
         home
     }
@@ -56,8 +59,8 @@ impl Home {
     }
 
     /// An environment variable for the server.
-    pub fn env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.env.push((name, value));
+    pub fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
         self
     }
 
@@ -65,6 +68,11 @@ impl Home {
     pub fn under(mut self, command: &[&str]) -> Self {
         self.under.extend(command.iter().map(ToString::to_string));
         self
+    }
+
+    /// Logs lines for people.
+    pub fn text_log(self) -> Self {
+        Self { log_format: "text", ..self }
     }
 
     /// The data folder.
@@ -79,7 +87,15 @@ impl Home {
 
     /// Takes its manifests from another file, or from a folder.
     pub fn reading(mut self, manifests: PathBuf) -> Self {
-        self.manifests = manifests;
+        self.source = vec!["--providers".into(), manifests.into()];
+        self
+    }
+
+    /// Takes its resources from the API server of a kubeconfig.
+    pub fn on_kubernetes(mut self, kubeconfig: &Path) -> Self {
+        let kubeconfig = kubeconfig.to_str().expect("UTF-8").to_owned();
+        self.env.push(("KUBECONFIG", kubeconfig));
+        self.source = vec!["--kubernetes".into()];
         self
     }
 
@@ -105,7 +121,9 @@ impl Home {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(&self) -> Process {
-        self.run(vec!["serve".into(), "--providers".into(), self.manifests.clone().into()])
+        let mut serve = vec!["serve".into()];
+        serve.extend(self.source.iter().cloned());
+        self.run(serve)
     }
 
     /// Starts `dev` and returns at once.
@@ -125,11 +143,11 @@ impl Home {
         let child = Command::new(&words[0])
             .args(&words[1..])
             .args(command)
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--listen", "127.0.0.1:0", "--log-format", self.log_format])
             .arg("--data-dir")
             .arg(&self.data)
             .args(&self.args)
-            .envs(self.env.iter().copied())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("a second handle"))
             .stderr(out)
@@ -202,6 +220,9 @@ impl Process {
 
     fn address(&self) -> Option<String> {
         self.log().lines().find_map(|line| {
+            if let Some((_, address)) = line.split_once("listening address=") {
+                return Some(address.to_owned());
+            }
             let line: Value = serde_json::from_str(line).ok()?;
             let listening = line["fields"]["message"] == "listening";
             listening.then(|| line["fields"]["address"].as_str().map(str::to_owned))?

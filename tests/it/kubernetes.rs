@@ -1,0 +1,259 @@
+//! `serve --kubernetes` against a real API server.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::app::{App, Home};
+use crate::support::kube::Kube;
+use crate::support::metrics::Scrape;
+use crate::support::need;
+use crate::support::sink::Sink;
+use crate::support::wait::eventually;
+
+const ALL: [&str; 3] = ["mailproviders", "breakglassescalations", "clusterconfigs"];
+
+/// A MailProvider that points at a port of this machine.
+fn provider(name: &str, port: u16, more: &Value) -> String {
+    let mut spec = json!({
+        "smtp": {"host": "127.0.0.1", "port": port},
+        "sender": {"address": "noreply@example.com"},
+        "retry": {"count": 0},
+    });
+    merge(&mut spec, more);
+    json!({
+        "apiVersion": "breakglass.t-caas.telekom.com/v1alpha1",
+        "kind": "MailProvider",
+        "metadata": {"name": name},
+        "spec": spec,
+    })
+    .to_string()
+}
+
+fn merge(into: &mut Value, more: &Value) {
+    match (into, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            for (name, value) in more {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, more) => *into = more.clone(),
+    }
+}
+
+/// An API server with the definitions, and our server on it.
+async fn start(names: &[&str]) -> Option<(Kube, Home, App)> {
+    if !need("kube") {
+        return None;
+    }
+    let kube = Kube::start().await;
+    kube.install_crds(names).await;
+    let home = Home::new(&[]).on_kubernetes(&kube.kubeconfig());
+    let app = home.start().await;
+    Some((kube, home, app))
+}
+
+async fn is(kube: &Kube, provider: &str, condition: &str, wanted: &str) {
+    eventually(&format!("{condition} of {provider} is {wanted}"), async || {
+        (kube.condition(provider, condition) == wanted).then_some(())
+    })
+    .await;
+}
+
+fn to_ada() -> Value {
+    json!({"recipients": ["ada@example.com"], "subject": "s", "text": "t"})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_is_used_checked_and_told_of_and_each_change_counts_without_a_restart() {
+    let Some((kube, _home, app)) = start(&ALL).await else { return };
+    let sink = Sink::start();
+    assert_eq!(app.client.notify(&to_ada(), None).await.expect("an answer").status, 503);
+
+    kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
+    is(&kube, "relay", "Ready", "True Configured").await;
+    is(&kube, "relay", "Healthy", "True HealthCheckPassed").await;
+    let shown = kube.kubectl(&["get", "mailproviders"]).expect("a table");
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let lines: Vec<_> = shown.lines().map(words).collect();
+    assert_eq!(lines[0], ["NAME", "HOST", "PORT", "DEFAULT", "READY", "AGE"]);
+    let port = sink.port.to_string();
+    assert_eq!(lines[1][..5], ["relay", "127.0.0.1", &port, "true", "True"].map(str::to_owned));
+
+    let accepted = app.notify(&to_ada()).await;
+    app.jobs_are(&accepted, &["delivered"]).await;
+    let sent = eventually("the send is told of", async || {
+        let status = kube.get("mailprovider", "relay")?["status"].clone();
+        status["lastSendAttempt"].is_string().then_some(status)
+    })
+    .await;
+    assert_eq!(sent["observedGeneration"], 1);
+    assert!(sent["lastHealthCheck"].is_string() && sent["lastSendError"].is_null(), "{sent}");
+
+    kube.kubectl(&[
+        "patch",
+        "mailprovider",
+        "relay",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"disabled":true}}"#,
+    ])
+    .expect("patched");
+    is(&kube, "relay", "Ready", "False Disabled").await;
+    assert_eq!(kube.get("mailprovider", "relay").expect("it")["status"]["observedGeneration"], 2);
+    assert_eq!(kube.condition("relay", "Healthy"), "", "nothing is known of a disabled one");
+    assert_eq!(app.client.notify(&to_ada(), None).await.expect("an answer").status, 503);
+
+    kube.kubectl(&["delete", "mailprovider", "relay"]).expect("deleted");
+    eventually("it is gone", async || {
+        app.client.get("/providers").await["items"].as_array()?.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_counts_as_soon_as_it_is_there_changed_or_gone() {
+    let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
+    let login = json!({
+        "default": true,
+        "smtp": {"username": "u", "passwordRef": {"name": "smtp-secret"}, "disableTLS": true},
+    });
+    let sink = Sink::start();
+    kube.apply(&provider("login", sink.port, &login)).expect("applied");
+    is(&kube, "login", "PasswordLoaded", "False SecretNotFound").await;
+    assert_eq!(kube.condition("login", "Ready"), "False PasswordLoadFailed");
+
+    let with = |key: &str| kube.kubectl(&["create", "secret", "generic", "smtp-secret", key]);
+    with("--from-literal=other=x").expect("created");
+    is(&kube, "login", "PasswordLoaded", "False KeyNotFound").await;
+    let patch = r#"{"stringData":{"password":"correct horse"}}"#;
+    kube.kubectl(&["patch", "secret", "smtp-secret", "-p", patch]).expect("patched");
+    is(&kube, "login", "PasswordLoaded", "True SecretLoaded").await;
+    kube.kubectl(&["delete", "secret", "smtp-secret"]).expect("deleted");
+    is(&kube, "login", "PasswordLoaded", "False SecretNotFound").await;
+
+    let all = kube.kubectl(&["get", "mailproviders,events", "-A", "-o", "yaml"]).expect("yaml");
+    assert!(!all.contains("correct horse") && !app.process.log().contains("correct horse"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_escalation_chooses_as_soon_as_it_is_there_and_its_kind_may_come_later() {
+    let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
+    let (urgent, standard) = (Sink::start(), Sink::start());
+    kube.apply(&provider("urgent", urgent.port, &json!({}))).expect("applied");
+    kube.apply(&provider("standard", standard.port, &json!({"default": true}))).expect("applied");
+    is(&kube, "standard", "Ready", "True Configured").await;
+    is(&kube, "urgent", "Ready", "True Configured").await;
+
+    kube.install_crds(&ALL[1..]).await;
+    kube.apply(
+        &json!({
+            "apiVersion": "breakglass.t-caas.telekom.com/v1alpha1",
+            "kind": "BreakglassEscalation",
+            "metadata": {"name": "production-escalation"},
+            "spec": {
+                "mailProvider": "urgent",
+                "notificationMails": ["oncall@example.com", "no address"],
+                "approvers": {"groups": ["a field of another controller"]},
+            },
+        })
+        .to_string(),
+    )
+    .expect("applied");
+    let post = json!({"subject": "s", "text": "t", "escalation": "production-escalation"});
+    let accepted = eventually("the escalation is known", async || {
+        let answer = app.client.notify(&post, None).await.expect("an answer");
+        (answer.status == 202).then(|| answer.json())
+    })
+    .await;
+    assert_eq!(accepted["chain"], json!(["urgent", "standard"]), "{accepted}");
+    assert_eq!(accepted["jobs"][0]["recipient"], "oncall@example.com");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_goes_on_with_what_is_known_while_the_api_server_is_away() {
+    let Some((mut kube, home, app)) = start(&ALL).await else { return };
+    let (sink, other) = (Sink::start(), Sink::start());
+    kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
+    is(&kube, "relay", "Ready", "True Configured").await;
+
+    kube.stop_api();
+    let accepted = app.notify(&to_ada()).await;
+    app.jobs_are(&accepted, &["delivered"]).await;
+
+    // A second one that starts now knows nothing, and says so until the API server is back.
+    let second = Home::new(&[]).on_kubernetes(&kube.kubeconfig()).spawn();
+    eventually("the second one listens", async || second.log().contains("listening").then_some(()))
+        .await;
+    assert!(!second.log().contains("taken over"), "{}", second.log());
+    kube.start_api().await;
+    let change = json!({"smtp": {"port": other.port}, "default": true});
+    kube.apply(&provider("relay", sink.port, &change)).expect("applied");
+    let second = second.ready().await.expect("it becomes ready");
+    for app in [&app, &second] {
+        app.provider_is("relay", |shown| shown["port"] == other.port).await;
+    }
+    drop(home);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_replica_leads_and_another_takes_over_when_it_dies() {
+    let Some((kube, _home, mut first)) = start(&["mailproviders"]).await else { return };
+    let holder = || {
+        let lease = kube.get("lease", "breakglass-mailer")?;
+        Some(lease["spec"]["holderIdentity"].as_str()?.to_owned()).filter(|name| !name.is_empty())
+    };
+    let leader = eventually("the first leads", async || holder()).await;
+    let second = Home::new(&[]).on_kubernetes(&kube.kubeconfig()).env("POD_NAME", "mailer-1");
+    let second = second.start().await;
+    assert_eq!(holder().as_ref(), Some(&leader), "who leads goes on to lead");
+
+    first.process.kill9();
+    eventually("the second leads", async || holder().filter(|name| name == "mailer-1")).await;
+    let sink = Sink::start();
+    kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
+    is(&kube, "relay", "Ready", "True Configured").await;
+    second.stop().await;
+    eventually("the Lease is given back", async || holder().is_none().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_queued_survives_its_pod_and_another_goes_on_with_its_volume() {
+    let Some((kube, home, mut app)) = start(&["mailproviders"]).await else { return };
+    let sink = Sink::start();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = closed.local_addr().expect("an address").port();
+    drop(closed);
+    kube.apply(&provider("relay", port, &json!({"default": true}))).expect("applied");
+    is(&kube, "relay", "Ready", "False HealthCheckFailed").await;
+    let ids = [app.notify(&to_ada()).await, app.notify(&to_ada()).await];
+    app.process.kill9();
+
+    let app = home.env("POD_NAME", "breakglass-mailer-7").start().await;
+    kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
+    for id in ids {
+        app.jobs_are(&id, &["delivered"]).await;
+    }
+    assert_eq!(sink.letters().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_is_written_only_when_something_changed_and_keeps_its_times() {
+    let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
+    let sink = Sink::start();
+    kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
+    is(&kube, "relay", "Ready", "True Configured").await;
+    let before = kube.get("mailprovider", "relay").expect("it");
+    // Another provider's change, of which this one's status says nothing.
+    kube.apply(&provider("other", sink.port, &json!({}))).expect("applied");
+    is(&kube, "other", "Ready", "True Configured").await;
+    let after = kube.get("mailprovider", "relay").expect("it");
+    assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+
+    let labels = [("provider", "relay"), ("result", "success")];
+    let checks_count = Scrape::of(&app.client).await.count("health_check_total", &labels);
+    assert_eq!(checks_count, 1, "a status that is written checks nothing");
+    let events = kube.kubectl(&["get", "events", "-o", "name"]).expect("events");
+    assert_eq!(events.lines().count(), 2, "one for each that became healthy: {events}");
+    tokio::time::timeout(Duration::from_secs(60), app.stop()).await.expect("it stops");
+}
