@@ -32,7 +32,7 @@ use super::stream::PatientStream;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The headers of a request have to be here by then, counted from the connection or from the
-    /// answer before; and with TLS the handshake.
+    /// answer before.
     pub header_time_max: Duration,
     /// Connections at a time; more wait unaccepted.
     pub connections_count_max: usize,
@@ -52,6 +52,9 @@ impl Default for Limits {
 
 /// How long to wait when the process has no file descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A TLS handshake has to be done by then.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Serves until `stop` is cancelled, then accepts no more, ends idle connections, and returns once
 /// every request under way is answered. Whoever calls it bounds that wait.
@@ -101,7 +104,7 @@ async fn run(
         tokio::spawn(async move {
             match tls {
                 None => conversation.hold(stream).await,
-                Some(tls) => match timeout(limits.header_time_max, tls.accept(stream)).await {
+                Some(tls) => match timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
                     Ok(Ok(stream)) => conversation.hold(stream).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),

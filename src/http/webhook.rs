@@ -73,3 +73,54 @@ impl ResolvesServerCert for Current {
         self.0.borrow().clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::response::Response;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn answered(method: &str, path: &str, body: impl Into<Body>) -> Response {
+        let review = async |value: Value| match value["uid"].as_str() {
+            Some(uid) => Ok(uid.into()),
+            None => Err("it has no uid".to_owned()),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Content-Type", "application/json")
+            .body(body.into())
+            .expect("a request");
+        router("/review", review).oneshot(request).await.expect("an answer")
+    }
+
+    #[tokio::test]
+    async fn a_review_is_answered_at_its_path_and_nothing_else_is() {
+        let status = async |method: &str, path: &str, body: &str| {
+            answered(method, path, body.to_owned()).await.status()
+        };
+        let good = r#"{"uid": "u"}"#;
+        assert_eq!(status("POST", "/review?timeout=10s", good).await, StatusCode::OK);
+        assert_eq!(status("POST", "/review", "{}").await, StatusCode::BAD_REQUEST);
+        assert_eq!(status("POST", "/review", "nonsense").await, StatusCode::BAD_REQUEST);
+        assert_eq!(status("GET", "/review", "").await, StatusCode::METHOD_NOT_ALLOWED);
+        for path in ["/", "/review/", "/readyz", "/notify"] {
+            assert_eq!(status("POST", path, good).await, StatusCode::NOT_FOUND, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_review_of_two_objects_as_large_as_they_get_is_read_and_a_larger_one_is_not() {
+        let review = |bytes_count: usize| {
+            let filler = "x".repeat(bytes_count);
+            format!(r#"{{"uid": "u", "object": "{filler}"}}"#)
+        };
+        let fits = answered("POST", "/review", review(BODY_BYTES_MAX - 100)).await;
+        assert_eq!(fits.status(), StatusCode::OK);
+        let large = answered("POST", "/review", review(BODY_BYTES_MAX)).await;
+        assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}

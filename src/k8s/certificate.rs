@@ -127,13 +127,10 @@ mod tests {
     use super::*;
 
     const NAME: &str = "webhook.mail.svc";
+    const BROKEN: &[u8] = b"-----BEGIN CERTIFICATE-----\n!";
 
     fn made(trusted: Option<&Pem>, now: SystemTime) -> Pem {
         Pem::make(vec![NAME.to_owned()], trusted, now).expect("a certificate")
-    }
-
-    fn bundle(parts: &[&[u8]]) -> Vec<u8> {
-        parts.concat()
     }
 
     #[test]
@@ -173,10 +170,7 @@ mod tests {
             Pem { authorities: vec![], ..good.clone() },
             Pem { chain: vec![], ..good.clone() },
             Pem { key: b"nonsense".to_vec(), ..good.clone() },
-            Pem {
-                authorities: bundle(&[&good.authorities, b"-----BEGIN CERTIFICATE-----\n!"]),
-                ..good
-            },
+            Pem { authorities: [&good.authorities[..], BROKEN].concat(), ..good },
         ];
         for (nth, pem) in bad.iter().enumerate() {
             assert!(pem.accepted(NAME, now).is_none(), "number {nth}");

@@ -23,10 +23,8 @@ use super::certificate::{Pem, RENEWED_BEFORE_END};
 use super::follow::{Followed, Known};
 use super::mounted::take_over;
 
-/// The Secret, in the namespace of this process.
-pub const SECRET: &str = "breakglass-mailer-webhook-cert";
 /// The webhook that the configuration is about; it may have others.
-pub const WEBHOOK: &str = "mailprovider.validation.breakglass.t-caas.telekom.com";
+const WEBHOOK: &str = "mailprovider.validation.breakglass.t-caas.telekom.com";
 /// How often to look whether the certificate ends before long.
 const LOOK_INTERVAL: Duration = Duration::from_hours(1);
 /// How long after a failure it is tried again.
@@ -34,7 +32,8 @@ const RETRY_WAIT: Duration = Duration::from_secs(10);
 /// How long a write may take.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What the certificate is for.
+/// What the certificate is for. Its Secret is named after the Service, so that two installations in
+/// one namespace share none.
 #[derive(Clone)]
 pub struct Webhook {
     /// The API server.
@@ -45,6 +44,18 @@ pub struct Webhook {
     pub service: String,
     /// `--webhook-configuration`: the ValidatingWebhookConfiguration.
     pub configuration: String,
+}
+
+impl Webhook {
+    /// The Secret, in the namespace of this process.
+    fn secret(&self) -> String {
+        format!("{}-cert", self.service)
+    }
+
+    /// The name by which the API server calls.
+    fn host(&self) -> String {
+        format!("{}.{}.svc", self.service, self.namespace)
+    }
 }
 
 /// Keeps `serving`, the Secret and the `caBundle` up to date until `stop`.
@@ -59,7 +70,7 @@ pub async fn keep(
     loop {
         let problem = keeper.keep(&serving).await.err();
         if let Some(error) = problem.as_ref().filter(|_| problem != last_problem) {
-            tracing::warn!(error, "the certificate of the webhook needs something; trying again");
+            tracing::warn!(error, "the certificate of the webhook is not in order; trying again");
         }
         let wait = if problem.is_some() { RETRY_WAIT } else { LOOK_INTERVAL };
         last_problem = problem;
@@ -80,8 +91,9 @@ struct Keeper {
 impl Keeper {
     fn start(webhook: Webhook, changed: Arc<Notify>) -> Self {
         let Webhook { client, namespace, configuration, .. } = &webhook;
-        let what = format!("the Secret {namespace}/{SECRET}");
-        let selector = format!("metadata.name={SECRET}");
+        let name = webhook.secret();
+        let what = format!("the Secret {namespace}/{name}");
+        let selector = format!("metadata.name={name}");
         let api = Api::namespaced(client.clone(), namespace);
         let secret = Followed::start(api, (), what, &selector, changed.clone());
         let what = format!("the ValidatingWebhookConfiguration {configuration}");
@@ -99,12 +111,15 @@ impl Keeper {
         }
         let (secret, now) = (self.secret.objects().pop(), SystemTime::now());
         let pem = secret.as_deref().and_then(pem);
-        let name = format!("{}.{}.svc", self.webhook.service, self.webhook.namespace);
-        let accepted = |at| pem.as_ref().and_then(|pem| pem.accepted(&name, at));
+        let host = self.webhook.host();
+        let accepted = |at| pem.as_ref().and_then(|pem| pem.accepted(&host, at));
         let made = match accepted(now + RENEWED_BEFORE_END) {
             Some(_) => Ok(()),
             // What is written comes back by the watch.
-            None => self.renew(secret.as_deref(), pem.as_ref(), now).await,
+            None => {
+                let trusted = pem.as_ref().filter(|_| accepted(now).is_some());
+                self.renew(secret.as_deref(), trusted, now).await
+            }
         };
         let (Some(key), Some(pem)) = (accepted(now), &pem) else { return made };
         let trusted = self.trust(&pem.authorities).await;
@@ -112,26 +127,30 @@ impl Keeper {
         made.and(trusted)
     }
 
-    /// Writes a new certificate, unless another replica was first.
+    /// Writes a certificate that follows `trusted`, unless another replica was first.
     async fn renew(
         &self,
         secret: Option<&Secret>,
-        pem: Option<&Pem>,
+        trusted: Option<&Pem>,
         now: SystemTime,
     ) -> Result<(), String> {
         let Webhook { client, namespace, service, .. } = &self.webhook;
-        let names = ["", &format!(".{namespace}"), &format!(".{namespace}.svc")]
-            .map(|end| format!("{service}{end}"));
-        let made = Pem::make(names.to_vec(), pem, now).map_err(|error| error.to_string())?;
+        let (name, host) = (self.webhook.secret(), self.webhook.host());
+        let names = vec![service.clone(), format!("{service}.{namespace}"), host.clone()];
+        let made = Pem::make(names, trusted, now).map_err(|error| error.to_string())?;
+        // Else it would be made again as soon as it is written.
+        if made.accepted(&host, now + RENEWED_BEFORE_END).is_none() {
+            return Err(format!("no certificate can be made for {host}: is that a DNS name?"));
+        }
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let wanted = filled(secret, made);
+        let wanted = filled(secret, &name, made);
         let params = PostParams::default();
         let written = match secret {
-            Some(_) => timeout(WRITE_TIME_MAX, api.replace(SECRET, &params, &wanted)).await,
+            Some(_) => timeout(WRITE_TIME_MAX, api.replace(&name, &params, &wanted)).await,
             None => timeout(WRITE_TIME_MAX, api.create(&params, &wanted)).await,
         };
-        if outcome(written, &format!("cannot write the Secret {namespace}/{SECRET}"))? {
-            tracing::info!(secret = SECRET, namespace, "a new certificate of the webhook is made");
+        if outcome(written, &format!("cannot write the Secret {namespace}/{name}"))? {
+            tracing::info!(secret = name, namespace, "a new certificate of the webhook is made");
         }
         Ok(())
     }
@@ -192,14 +211,14 @@ fn pem(secret: &Secret) -> Option<Pem> {
 }
 
 /// The Secret with `pem` in it. One that is there keeps its type and its labels.
-fn filled(secret: Option<&Secret>, pem: Pem) -> Secret {
+fn filled(secret: Option<&Secret>, name: &str, pem: Pem) -> Secret {
     let data = BTreeMap::from([
         ("tls.crt".to_owned(), ByteString(pem.chain)),
         ("tls.key".to_owned(), ByteString(pem.key)),
         ("ca.crt".to_owned(), ByteString(pem.authorities)),
     ]);
     let new = || Secret {
-        metadata: ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
         type_: Some("kubernetes.io/tls".to_owned()),
         ..Secret::default()
     };

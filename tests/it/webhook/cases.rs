@@ -25,7 +25,7 @@ pub fn cases() -> Vec<Case> {
     let host = "/smtp/host";
     let bad_host = RefusedByWebhook("spec.smtp.host: Invalid value: ");
     let sender = "/sender/address";
-    let bad_sender = RefusedByWebhook("spec.sender.address: Invalid value: ");
+    let bad_sender = RefusedBySchema("spec.sender.address: Invalid value: ");
     let bad_name = RefusedByWebhook("spec.sender.name: Invalid value: ");
     let case = |title, changes: &[(&str, Value)], expected| {
         let spec = changed(changes);
@@ -125,6 +125,11 @@ pub fn cases() -> Vec<Case> {
         ),
         case("an empty label in the domain", &[(sender, json!("a@.example.com"))], bad_sender),
         case("two addresses", &[(sender, json!("a@example.com,b@example.com"))], bad_sender),
+        case(
+            "a label that begins with a hyphen",
+            &[(sender, json!("a@-example.com"))],
+            RefusedByWebhook("spec.sender.address: Invalid value: "),
+        ),
         case("a short address", &[(sender, json!("a@"))], RefusedBySchema("spec.sender.address")),
         case("NUL in the name", &[("/sender/name", json!("a\0b"))], bad_name),
         case("an escape sequence in the name", &[("/sender/name", json!("\u{1b}[2J"))], bad_name),
