@@ -4,7 +4,8 @@
 //! the Kubernetes API server words it, so that a manifest refused here is refused there.
 
 pub mod admission;
-pub mod certificate;
+pub mod authorize;
+mod certificate;
 pub mod client;
 pub mod convert;
 pub mod crd;

@@ -25,6 +25,7 @@ mod http;
 mod http_read;
 mod http_server;
 mod kubernetes;
+mod kubernetes_auth;
 mod mail_servers;
 mod manifests;
 mod metrics;
