@@ -28,8 +28,9 @@ const LIST_TIME_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// One sentence: it is none.
 pub async fn answer(source: &Source, review: Value) -> Result<Value, String> {
+    // The error itself would quote the review.
     let review: AdmissionReview<DynamicObject> = serde_json::from_value(review)
-        .map_err(|error| format!("the body is no AdmissionReview: {error}"))?;
+        .map_err(|_| "the body is no AdmissionReview of admission.k8s.io/v1".to_owned())?;
     let request: AdmissionRequest<DynamicObject> =
         review.try_into().map_err(|_| "the AdmissionReview has no request".to_owned())?;
     let namespaces =
