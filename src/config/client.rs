@@ -19,14 +19,15 @@ pub enum Client {
     /// Hand a notification in
     ///
     /// It is posted with an idempotency key: the one given, else a new one. That makes it safe to
-    /// repeat, and it is repeated when the connection broke before an answer, or when the server
-    /// says when to try again: at most 5 tries, none later than a minute after the first.
+    /// repeat, and it is repeated when the connection broke before an answer, when a gateway
+    /// answered 5xx in the server's place, or when the server says when to try again: at most 5
+    /// tries, none later than a minute after the first.
     #[command(after_help = EXIT_CODES)]
     Notify(Box<Notify>),
     /// How many jobs each provider holds
     #[command(after_help = EXIT_CODES)]
     Queue(Queue),
-    /// Jobs, newest first; `jobs show` tells all of one notification
+    /// Jobs, newest first; `jobs show` tells all of one notification, whatever the filters
     #[command(after_help = EXIT_CODES)]
     Jobs(Jobs),
     /// Mail that was given up: look at it, send it again, take it out
@@ -41,21 +42,22 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 the server refused, or not all w
     2 wrong usage; 3 the server was not reached or gave no proper answer";
 
 /// Which server, who asks, and in which form the answer is shown.
+// Global, so that a subcommand takes them as well as the command before it.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub struct Reach {
     /// Where the server is
-    #[arg(long, env = "BREAKGLASS_MAILER_SERVER", default_value = "http://127.0.0.1:8080",
-          value_name = "URL", value_parser = server)]
+    #[arg(long, global = true, env = "BREAKGLASS_MAILER_SERVER", value_name = "URL",
+          default_value = "http://127.0.0.1:8080", value_parser = server)]
     pub server: String,
     /// Says who asks; as a flag it can be seen by other users of this machine
-    #[arg(long, env = "BREAKGLASS_MAILER_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, env = "BREAKGLASS_MAILER_TOKEN", hide_env_values = true)]
     pub token: Option<SecretString>,
     /// A file whose first line that is not empty is the token; --token wins
-    #[arg(long, env = "BREAKGLASS_MAILER_TOKEN_FILE", value_name = "PATH")]
+    #[arg(long, global = true, env = "BREAKGLASS_MAILER_TOKEN_FILE", value_name = "PATH")]
     pub token_file: Option<PathBuf>,
     /// A table for people, or the server's JSON as one document
-    #[arg(short, long, env = "BREAKGLASS_MAILER_OUTPUT", default_value = "table")]
+    #[arg(short, long, global = true, env = "BREAKGLASS_MAILER_OUTPUT", default_value = "table")]
     pub output: Output,
 }
 
@@ -81,12 +83,11 @@ pub struct Queue {
 
 /// `jobs`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Jobs {
-    /// What to do; without it jobs are listed.
+    /// What to do; without it jobs are listed. Only a list goes by the filters.
     #[command(subcommand)]
     pub command: Option<JobsCommand>,
-    /// In this state alone
+    /// In this state alone; those that are parked are dead, too
     #[arg(long, env = "BREAKGLASS_MAILER_STATE", value_parser = PossibleValuesParser::new(STATES))]
     pub state: Option<String>,
     /// Of this provider alone
@@ -110,9 +111,6 @@ pub enum JobsCommand {
     Show {
         /// Its id, as `notify` and `jobs` show it
         notification: Uuid,
-        /// Which server.
-        #[command(flatten)]
-        reach: Reach,
     },
 }
 
@@ -124,7 +122,7 @@ pub struct Pages {
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub limit: u16,
     /// All of them, whatever --limit says
-    #[arg(long, env = "BREAKGLASS_MAILER_ALL", value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     pub all: bool,
 }
 
@@ -181,18 +179,13 @@ pub struct Retry {
     #[arg(value_name = "ID", conflicts_with_all = ["provider", "reason"])]
     pub ids: Vec<Uuid>,
     /// All of them, or those of --provider and --reason
-    #[arg(long, env = "BREAKGLASS_MAILER_ALL", value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     pub all: bool,
     /// Which of all.
     #[command(flatten)]
     pub filter: DeadFilter,
     /// Send by this provider instead; not with --all
-    #[arg(
-        long,
-        env = "BREAKGLASS_MAILER_MAIL_PROVIDER",
-        value_name = "NAME",
-        conflicts_with = "all"
-    )]
+    #[arg(long, value_name = "NAME", conflicts_with = "all")]
     pub mail_provider: Option<String>,
     /// Which server.
     #[command(flatten)]
@@ -203,11 +196,10 @@ pub struct Retry {
 #[derive(Debug, Args)]
 pub struct DeadFilter {
     /// Of this provider alone
-    #[arg(long, env = "BREAKGLASS_MAILER_PROVIDER", value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     pub provider: Option<String>,
     /// Given up for this reason alone
-    #[arg(long, env = "BREAKGLASS_MAILER_REASON",
-          value_parser = PossibleValuesParser::new(DeadReason::ALL.map(DeadReason::as_str)))]
+    #[arg(long, value_parser = PossibleValuesParser::new(DeadReason::ALL.map(DeadReason::as_str)))]
     pub reason: Option<String>,
 }
 

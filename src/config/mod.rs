@@ -12,13 +12,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use migrate_config::MigrateConfig;
-pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, own_namespace};
+pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, is_loopback, own_namespace};
 pub use webhook::Webhook;
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
 /// letter that a person can see and send again.
 #[derive(Debug, Parser)]
-#[command(name = "breakglass-mailer", version, about, max_term_width = 100)]
+#[command(name = "breakglass-mailer", version, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -118,8 +118,21 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    /// What is acted on or left out stands in the command itself: a variable that was set for one
+    /// command must not widen, narrow or reroute another.
+    const WITHOUT_VARIABLE: [(&str, &str); 8] = [
+        ("jobs", "all"),
+        ("list", "all"),
+        ("list", "provider"),
+        ("list", "reason"),
+        ("retry", "all"),
+        ("retry", "provider"),
+        ("retry", "reason"),
+        ("retry", "mail_provider"),
+    ];
+
     #[test]
-    fn the_flags_are_consistent_and_every_one_has_an_environment_variable() {
+    fn the_flags_are_consistent_and_all_but_a_few_have_an_environment_variable() {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
@@ -129,9 +142,10 @@ mod tests {
             left.extend(sub.get_subcommands().filter(|sub| sub.get_name() != "help"));
             let is_flag = |arg: &&clap::Arg| !arg.is_positional() && arg.get_id() != "help";
             for flag in sub.get_arguments().filter(is_flag) {
-                let env = flag.get_env().unwrap_or_else(|| panic!("--{} has none", flag.get_id()));
-                let name = flag.get_id().as_str().to_uppercase();
-                assert_eq!(env.to_str(), Some(format!("BREAKGLASS_MAILER_{name}").as_str()));
+                let (command, flag, env) = (sub.get_name(), flag.get_id().as_str(), flag.get_env());
+                let name = format!("BREAKGLASS_MAILER_{}", flag.to_uppercase());
+                let has_one = !WITHOUT_VARIABLE.contains(&(command, flag));
+                assert_eq!(env, has_one.then_some(name.as_ref()), "{command} --{flag}");
             }
         }
     }

@@ -164,7 +164,9 @@ impl Serve {
         match (self.auth, &self.token_file) {
             (AuthMode::Token, None) => Err("--auth token needs --token-file FILE".to_owned()),
             (AuthMode::None | AuthMode::Kubernetes, Some(_)) => {
-                Err("--token-file has no effect without --auth token".to_owned())
+                Err("--token-file has no effect without --auth token: add that, or leave out \
+                     --token-file (or unset BREAKGLASS_MAILER_TOKEN_FILE)"
+                    .to_owned())
             }
             (AuthMode::Kubernetes, None) if !self.kubernetes => {
                 Err("--auth kubernetes needs --kubernetes".to_owned())
@@ -191,7 +193,9 @@ pub fn check_loopback(listen: SocketAddr) -> Result<(), String> {
     ))
 }
 
-fn is_loopback(ip: IpAddr) -> bool {
+/// Whether only this machine itself can be reached there.
+#[must_use]
+pub fn is_loopback(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => {

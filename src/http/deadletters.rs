@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Api;
 use super::params::{Params, dead_cursor, id};
 use super::problem::Problem;
-use super::view::{AttemptView, Stamp, enhanced_code, names};
+use super::view::{AttemptView, Stamp, enhanced_code, names, redrive};
 use crate::core::job::{Attempt, AttemptOutcome, Job, JobState};
 use crate::core::notification::{Content, NotificationId};
 use crate::core::time::Time;
@@ -86,7 +86,6 @@ impl<Attempts> DeadLetter<Attempts> {
         attempts: Attempts,
     ) -> Option<Self> {
         let JobState::Dead { reason, at, detail } = &job.progress.state else { return None };
-        let goes_out_by_itself = api.redrives && job.progress.is_parked();
         Some(Self {
             id: job.id.to_string(),
             notification: job.notification.to_string(),
@@ -94,7 +93,7 @@ impl<Attempts> DeadLetter<Attempts> {
             subject,
             recipient: job.recipient.to_string(),
             reason: reason.as_str(),
-            redrive: if goes_out_by_itself { "automatic" } else { "manual" },
+            redrive: redrive(job, api)?,
             last_error: LastError::of(made, detail, *at),
             attempts,
             dead_at: Stamp(*at),

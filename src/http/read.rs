@@ -108,7 +108,7 @@ pub(super) async fn jobs(State(api): State<Arc<Api>>, uri: Uri) -> Result<Json<J
             let has_more = limit < found.len();
             found.truncate(limit);
             let next = found.last().filter(|_| has_more).map(|job| job.id.to_string());
-            let items = found.iter().map(|job| JobView::of(job, phase)).collect();
+            let items = found.iter().map(|job| JobView::of(job, phase, &api)).collect();
             Ok(Json(JobsView { items, next }))
         }
         ended @ (None | Some(Phase::Delivered | Phase::Cancelled)) => {
@@ -119,7 +119,7 @@ pub(super) async fn jobs(State(api): State<Arc<Api>>, uri: Uri) -> Result<Json<J
                         && ended.is_none_or(|ended| ended_phase(job) == Some(ended))
                 })
                 .await?;
-            let view = |job: &_| JobView::of(job, api.queue.phase(job));
+            let view = |job: &_| JobView::of(job, api.queue.phase(job), &api);
             let items = page.items.iter().map(view).collect();
             Ok(Json(JobsView { items, next: page.next.map(|id| id.to_string()) }))
         }
@@ -165,7 +165,7 @@ pub(super) async fn notification(
     for (id, _) in &found.jobs {
         // A job that left the history before the others is not shown.
         if let Some((job, attempts)) = api.queue.job(*id).await? {
-            jobs.push(JobWithAttempts::of(&job, &attempts, &api.queue));
+            jobs.push(JobWithAttempts::of(&job, &attempts, &api));
         }
     }
     Ok(Json(NotificationView {

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::Api;
 use crate::core::job::{Attempt, Job, JobState};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
-use crate::queue::{Phase, Queue};
+use crate::queue::Phase;
 
 /// A time as RFC 3339 in UTC with milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,14 @@ pub(super) fn names(chain: &[ProviderName]) -> Vec<String> {
     chain.iter().map(ToString::to_string).collect()
 }
 
+/// Whether a dead letter goes out again by itself when its provider recovers. `None` for a job that
+/// is not dead.
+pub(super) fn redrive(job: &Job, api: &Api) -> Option<&'static str> {
+    let JobState::Dead { .. } = job.progress.state else { return None };
+    let goes_out_by_itself = api.redrives && job.progress.is_parked();
+    Some(if goes_out_by_itself { "automatic" } else { "manual" })
+}
+
 /// An item of `GET /jobs`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,6 +42,8 @@ pub(super) struct JobView {
     notification: String,
     recipient: String,
     state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redrive: Option<&'static str>,
     provider: String,
     chain: Vec<String>,
     attempts: u32,
@@ -41,12 +52,13 @@ pub(super) struct JobView {
 }
 
 impl JobView {
-    pub(super) fn of(job: &Job, phase: Phase) -> Self {
+    pub(super) fn of(job: &Job, phase: Phase, api: &Api) -> Self {
         Self {
             id: job.id.to_string(),
             notification: job.notification.to_string(),
             recipient: job.recipient.to_string(),
             state: phase.as_str(),
+            redrive: redrive(job, api),
             provider: job.progress.provider().to_string(),
             chain: names(&job.progress.chain),
             attempts: job.progress.attempts_all,
@@ -63,6 +75,8 @@ pub(super) struct JobWithAttempts {
     id: String,
     recipient: String,
     state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redrive: Option<&'static str>,
     provider: String,
     chain: Vec<String>,
     next_attempt_at: Option<Stamp>,
@@ -70,12 +84,13 @@ pub(super) struct JobWithAttempts {
 }
 
 impl JobWithAttempts {
-    pub(super) fn of(job: &Job, attempts: &[Attempt], queue: &Queue) -> Self {
-        let phase = queue.phase(job);
+    pub(super) fn of(job: &Job, attempts: &[Attempt], api: &Api) -> Self {
+        let phase = api.queue.phase(job);
         Self {
             id: job.id.to_string(),
             recipient: job.recipient.to_string(),
             state: phase.as_str(),
+            redrive: redrive(job, api),
             provider: job.progress.provider().to_string(),
             chain: names(&job.progress.chain),
             next_attempt_at: next_attempt(job, phase),

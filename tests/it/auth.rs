@@ -153,6 +153,10 @@ async fn a_start_with_a_broken_token_file_or_without_one_is_refused() {
     assert!(refusal.log.contains("token file /nowhere/tokens: No such file"), "{refusal:?}");
     let refusal = plain().args(&["--auth", "token"]).try_start().await.err().expect("a refusal");
     assert!(refusal.log.contains("--auth token needs --token-file"), "{refusal:?}");
+    // As it is exported for the client commands.
+    let home = plain().env("BREAKGLASS_MAILER_TOKEN_FILE", "tokens");
+    let refusal = home.try_start().await.err().expect("a refusal");
+    assert!(refusal.log.contains("(or unset BREAKGLASS_MAILER_TOKEN_FILE)"), "{refusal:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! The client commands: what a person and a program get from a real server, and which exit code.
-//! `unlike_ours` has the servers that do what ours does not.
+//! `unlike_ours` has the servers that do what ours does not, `waiting` those that are away for a
+//! moment.
 
 mod unlike_ours;
+mod waiting;
 
 use serde_json::{Value, json};
 
@@ -186,6 +188,31 @@ async fn a_refusal_names_each_bad_field_and_what_to_do() {
         assert!(ran.err.contains("refused (404)"), "{ran:?}");
         assert!(ran.err.contains(&format!("\nhint: `breakglass-mailer {listing}` ")), "{ran:?}");
     }
+    let ran = shell.run(&["queue", "--provider", "nobody"]).await.ended(1);
+    let told = "the server has no provider nobody\nhint: `breakglass-mailer providers` ";
+    assert!(ran.out.is_empty() && ran.err.contains(told), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_flags_of_the_server_are_taken_before_and_after_show() {
+    let (app, _server) = picky().await;
+    let post = json!({"recipients": ["ada@example.com"], "subject": "s", "text": "t"});
+    let id = app.notify(&post).await;
+    let shell = Shell::default().env("BREAKGLASS_MAILER_SERVER", "http://127.0.0.1:1");
+    let url = app.client.url();
+    for args in [
+        ["jobs", "--server", url, "-o", "json", "show", &id],
+        ["jobs", "show", &id, "--server", url, "-o", "json"],
+        ["jobs", "-o", "json", "show", &id, "--server", url],
+    ] {
+        assert_eq!(shell.run(&args).await.json()["id"], *id);
+    }
+}
+
+#[tokio::test]
+async fn help_tells_what_the_program_is() {
+    let help = Shell::default().run(&["--help"]).await.ended(0).out;
+    assert!(help.starts_with("A durable mail gateway: a notification that was answered 202 "));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,8 @@ pub(super) enum Failure {
         /// Why, for a person.
         error: String,
     },
-    /// No whole answer came. The request may have been carried out, or not.
+    /// No whole answer of the server came, perhaps one of a gateway before it. The request may have
+    /// been carried out, or not.
     #[error("no answer from {server}: {error}")]
     Unanswered {
         /// Where.
@@ -60,6 +61,9 @@ pub(super) struct Problem {
     /// From the header of that name, where it counts seconds.
     #[serde(skip)]
     pub retry_after: Option<Duration>,
+    /// Whether a token was sent.
+    #[serde(skip)]
+    pub had_token: bool,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -122,6 +126,11 @@ impl Failure {
 }
 
 impl Problem {
+    /// Whether it is one of our server, and not of something before it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.r#type.starts_with("/problems/")
+    }
+
     fn hint(&self, listing: &str) -> Option<String> {
         let when = self
             .retry_after
@@ -131,7 +140,8 @@ impl Problem {
             (401, _) => {
                 Some("give a token that it knows: --token-file or BREAKGLASS_MAILER_TOKEN".into())
             }
-            (403, _) => Some(
+            // Without a token it is about the name of the server or the origin, and says so itself.
+            (403, _) if self.had_token => Some(
                 "this token may not do that: --token-file or BREAKGLASS_MAILER_TOKEN gives another"
                     .into(),
             ),

@@ -15,7 +15,8 @@ use crate::config::client::{Jobs, Reach};
 struct Job {
     notification: String,
     recipient: String,
-    state: String,
+    #[serde(flatten)]
+    state: State,
     provider: String,
     attempts: u32,
     accepted_at: String,
@@ -41,10 +42,39 @@ pub(super) struct Notification {
 pub(super) struct NotificationJob {
     id: String,
     recipient: String,
-    pub state: String,
+    #[serde(flatten)]
+    pub state: State,
     provider: String,
     next_attempt_at: Option<String>,
     attempts: Vec<Attempt>,
+}
+
+/// Where a job stands.
+#[derive(Deserialize)]
+pub(super) struct State {
+    state: String,
+    redrive: Option<String>,
+}
+
+impl State {
+    /// For a person. A dead letter that goes out again by itself is `parked`.
+    fn shown(&self) -> &str {
+        if self.is_parked() { "parked" } else { &self.state }
+    }
+
+    /// Whether an SMTP server took it.
+    pub(super) fn is_delivered(&self) -> bool {
+        self.state == "delivered"
+    }
+
+    /// Whether nothing happens to it any more without somebody's hand.
+    pub(super) fn is_at_end(&self) -> bool {
+        ["delivered", "dead", "cancelled"].contains(&&*self.state) && !self.is_parked()
+    }
+
+    fn is_parked(&self) -> bool {
+        self.state == "dead" && self.redrive.as_deref() == Some("automatic")
+    }
 }
 
 /// Lists jobs, newest first.
@@ -60,7 +90,7 @@ pub(super) fn list(jobs: &Jobs) -> Result<(), Failure> {
         let row = |job: &Job| {
             [
                 job.notification.clone(),
-                job.state.clone(),
+                job.state.shown().to_owned(),
                 age::since(&job.accepted_at, now),
                 next(job.next_attempt_at.as_deref(), now),
                 job.attempts.to_string(),
@@ -104,7 +134,7 @@ impl Notification {
             screen::fields(&[
                 ("JOB", Some(job.id.clone())),
                 ("RECIPIENT", Some(job.recipient.clone())),
-                ("STATE", Some(job.state.clone())),
+                ("STATE", Some(job.state.shown().to_owned())),
                 ("PROVIDER", Some(job.provider.clone())),
                 ("NEXT", job.next_attempt_at.as_deref().map(|at| age::until(at, now))),
             ])?;

@@ -52,7 +52,7 @@ fn dispatch(client: Client) -> Result<(), Failure> {
         Client::Providers(reach) => providers::run(&reach),
         Client::Jobs(jobs) => match &jobs.command {
             None => jobs::list(&jobs),
-            Some(JobsCommand::Show { notification, reach }) => jobs::show(*notification, reach),
+            Some(JobsCommand::Show { notification }) => jobs::show(*notification, &jobs.reach),
         },
         Client::Deadletters(command) => match command {
             Deadletters::List { filter, pages, reach } => {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::failure::Failure;
+use super::failure::{Failure, Problem};
 use super::jobs::Notification;
 use super::screen;
 use super::server::{Answer, Server};
@@ -48,7 +48,7 @@ pub(super) fn run(notify: Notify) -> Result<(), Failure> {
     let found = ended(&server, id, begin, wait)?;
     found.show(output, Notification::table)?;
     let jobs = &found.view.jobs;
-    match jobs.iter().filter(|job| job.state != "delivered").count() {
+    match jobs.iter().filter(|job| !job.state.is_delivered()).count() {
         0 => Ok(()),
         left => Err(Failure::Failed {
             sentence: format!("{left} of {} jobs are not delivered", jobs.len()),
@@ -147,12 +147,14 @@ impl Tries {
     /// How long to wait after this failure before the next try; `None` when there is to be none.
     fn wait_after(&mut self, failure: &Failure, elapsed: Duration) -> Option<Duration> {
         self.count += 1;
+        // What is refused was not accepted, and what did not get there neither.
+        self.is_unsure |= !matches!(
+            failure,
+            Failure::Refused(_) | Failure::NotReached { .. } | Failure::Usage(_)
+        );
         let backoff = BACKOFF * 2_u32.pow(self.count - 1);
         let wait = match failure {
-            Failure::Unanswered { .. } => {
-                self.is_unsure = true;
-                backoff
-            }
+            Failure::Unanswered { .. } => backoff,
             // A server that starts again: it would know whether it accepted the earlier try.
             Failure::NotReached { .. } if self.is_unsure => backoff,
             // 409: the earlier try is still being answered.
@@ -170,7 +172,7 @@ impl Tries {
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 /// The notification once all its jobs are at their end, or the time is over. A server that is away
-/// meanwhile is looked for again.
+/// meanwhile, or says when to try again, is asked again.
 fn ended(
     server: &Server,
     id: Uuid,
@@ -179,18 +181,21 @@ fn ended(
 ) -> Result<Answer<Notification>, Failure> {
     loop {
         let found = server.get::<Notification>(&format!("/notifications/{id}"), &[]);
-        let is_over = limit <= begin.elapsed();
-        match found {
-            Ok(found) => {
-                let at_end = ["delivered", "dead", "cancelled"];
-                if is_over || found.view.jobs.iter().all(|job| at_end.contains(&&*job.state)) {
-                    return Ok(found);
-                }
-            }
-            Err(Failure::NotReached { .. } | Failure::Unanswered { .. }) if !is_over => {}
-            Err(failure) => return Err(failure),
+        let left = limit.saturating_sub(begin.elapsed());
+        if left.is_zero() {
+            return found;
         }
-        thread::sleep(BETWEEN_LOOKS);
+        let pause = match found {
+            Ok(found) if found.view.jobs.iter().all(|job| job.state.is_at_end()) => {
+                return Ok(found);
+            }
+            Ok(_) | Err(Failure::NotReached { .. } | Failure::Unanswered { .. }) => BETWEEN_LOOKS,
+            Err(Failure::Refused(Problem { retry_after: Some(after), .. })) => {
+                after.max(BETWEEN_LOOKS)
+            }
+            Err(failure) => return Err(failure),
+        };
+        thread::sleep(pause.min(left));
     }
 }
 

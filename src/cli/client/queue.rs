@@ -30,10 +30,16 @@ struct Depth {
 /// Shows them.
 ///
 /// # Errors
-/// See [`Failure`].
+/// See [`Failure`]; also when the server knows no provider of the name that was asked for.
 pub(super) fn run(queue: &Queue) -> Result<(), Failure> {
     let filter = [("provider", queue.provider.as_deref())];
     let found = Server::new(&queue.reach)?.get::<Depths>("/queue", &filter)?;
+    if let Some(name) = queue.provider.as_ref().filter(|_| found.view.providers.is_empty()) {
+        return Err(Failure::Failed {
+            sentence: format!("the server has no provider {name}"),
+            hint: Some("`breakglass-mailer providers` shows what there is".to_owned()),
+        });
+    }
     let now = Timestamp::now();
     found.show(queue.reach.output, |depths| {
         let row = |depth: &Depth| {

@@ -3,6 +3,7 @@
 //! An answer is either what was asked for, or a [`Failure`] that says what came instead. No redirect
 //! is followed and no proxy used: the token goes to the server that was named, and nowhere else.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +11,14 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use ureq::http::{HeaderValue, Response, header};
+use ureq::http::{HeaderValue, Response, StatusCode, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, RequestBuilder};
 
 use super::failure::{Failure, Problem};
 use super::screen;
 use crate::config::client::{Output, Reach};
+use crate::config::is_loopback;
 
 /// See the module.
 pub(super) struct Server {
@@ -57,7 +59,8 @@ const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 impl Server {
-    /// Reads the token and, for https, the certificate authorities of this machine.
+    /// Reads the token and, for https, the certificate authorities of this machine. Warns of a
+    /// token that others could read on its way.
     ///
     /// # Errors
     /// When the token cannot be read or sent.
@@ -73,11 +76,12 @@ impl Server {
         if reach.server.starts_with("https://") {
             config = config.tls_config(tls());
         }
-        Ok(Self {
-            agent: config.build().into(),
-            url: reach.server.clone(),
-            authorization: token(reach)?.as_ref().map(authorization).transpose()?,
-        })
+        let (agent, url) = (config.build().into(), reach.server.clone());
+        let authorization = token(reach)?.as_ref().map(authorization).transpose()?;
+        if authorization.is_some() && is_readable_on_its_way(&url) {
+            screen::note(&format!("warning: the token goes to {url} unencrypted: use https://"));
+        }
+        Ok(Self { agent, url, authorization })
     }
 
     /// `GET` of `path`, with those parameters that have a value.
@@ -163,14 +167,22 @@ impl Server {
             if let Ok(json) = serde_json::from_slice(&bytes) {
                 return Ok((is_replayed, Some(json)));
             }
-        } else if let Ok(mut problem) = serde_json::from_slice::<Problem>(&bytes) {
+        } else if let Ok(mut problem) = serde_json::from_slice::<Problem>(&bytes)
+            && problem.is_ours()
+        {
             let after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
             problem.retry_after = after.and_then(|text| text.parse().ok()).map(Duration::from_secs);
+            problem.had_token = self.authorization.is_some();
             return Err(Failure::Refused(problem));
         }
         let media_type = head.headers.get(header::CONTENT_TYPE);
         let media_type = media_type.and_then(|value| value.to_str().ok()).unwrap_or("no type");
-        Err(self.foreign(format!("status {}, {media_type}", status.as_u16())))
+        let answer = format!("status {}, {media_type}", status.as_u16());
+        // A gateway that got no answer from the server behind it; 501 is no such word.
+        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+            return Err(self.unanswered(format!("a gateway says {answer}")));
+        }
+        Err(self.foreign(answer))
     }
 
     /// An answer that is none of ours.
@@ -178,21 +190,26 @@ impl Server {
         Failure::Foreign { server: self.url.clone(), answer: answer.into() }
     }
 
+    fn unanswered(&self, error: impl Into<String>) -> Failure {
+        Failure::Unanswered { server: self.url.clone(), error: error.into() }
+    }
+
     fn broken(&self, error: &ureq::Error) -> Failure {
         use std::io::ErrorKind as Kind;
         use ureq::{Error, Timeout};
         let server = self.url.clone();
         let not_reached = |error: String| Failure::NotReached { server: server.clone(), error };
-        let unanswered =
-            |error: &str| Failure::Unanswered { server: server.clone(), error: error.to_owned() };
         match error {
             Error::Io(error) => match error.kind() {
                 Kind::ConnectionRefused => not_reached("connection refused".to_owned()),
                 Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe => {
-                    unanswered("the connection broke")
+                    self.unanswered("the connection broke")
                 }
                 Kind::ConnectionAborted | Kind::TimedOut | Kind::WouldBlock => {
-                    unanswered(&error.to_string())
+                    self.unanswered(error.to_string())
+                }
+                Kind::InvalidData if !is_before_the_request(error) => {
+                    self.unanswered(error.to_string())
                 }
                 // Names, routes and certificates.
                 _ => not_reached(error.to_string()),
@@ -200,7 +217,7 @@ impl Server {
             Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
                 not_reached("it took too long".to_owned())
             }
-            Error::Timeout(_) => unanswered("it took too long"),
+            Error::Timeout(_) => self.unanswered("it took too long"),
             Error::HostNotFound => not_reached("there is no such host".to_owned()),
             Error::Rustls(_) | Error::Tls(_) | Error::ConnectionFailed => {
                 not_reached(error.to_string())
@@ -209,9 +226,25 @@ impl Server {
             Error::LargeResponseHeader(..) | Error::BodyExceedsLimit(_) => {
                 self.foreign("the answer is too large")
             }
-            other => unanswered(&other.to_string()),
+            other => self.unanswered(other.to_string()),
         }
     }
+}
+
+/// Whether an error of TLS is one of its begin, when nothing was asked for yet.
+fn is_before_the_request(error: &std::io::Error) -> bool {
+    use rustls::Error::{InvalidCertificate, InvalidMessage};
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(error, Some(InvalidCertificate(_) | InvalidMessage(_)))
+}
+
+/// Whether what is sent to `url` leaves this machine as it is.
+fn is_readable_on_its_way(url: &str) -> bool {
+    let Ok(uri) = url.parse::<ureq::http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_local =
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(is_loopback);
+    uri.scheme_str() == Some("http") && !is_local
 }
 
 /// The one TLS stack of this program: rustls, ring, and the roots of this machine.

@@ -51,7 +51,8 @@ pub struct Notify {
     #[arg(long, env = "BREAKGLASS_MAILER_IDEMPOTENCY_KEY", value_name = "KEY",
           value_parser = idempotency_key)]
     pub idempotency_key: Option<String>,
-    /// Wait up to this long for the end of every job; exit 1 unless all are delivered
+    /// Wait up to this long for the end of every job, which parked is not; exit 1 unless all are
+    /// delivered
     #[arg(long, env = "BREAKGLASS_MAILER_WAIT", value_name = "DURATION",
           value_parser = positive_duration)]
     pub wait: Option<Duration>,

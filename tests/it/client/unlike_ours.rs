@@ -8,10 +8,12 @@ use crate::support::cli::Shell;
 use crate::support::peer::{self, Peer, answer, header, problem};
 use crate::support::smtp::{Certificate, PKI};
 
-const NOTIFY: [&str; 7] = ["notify", "--to", "ada@example.com", "--subject", "s", "--text", "t"];
-const ID: &str = "01a205c3-2dd0-7680-b861-77841a510462";
+pub const NOTIFY: [&str; 7] =
+    ["notify", "--to", "ada@example.com", "--subject", "s", "--text", "t"];
+pub const ID: &str = "01a205c3-2dd0-7680-b861-77841a510462";
 
-fn accepted() -> String {
+/// A 202 for one recipient.
+pub fn accepted() -> String {
     let job = json!({"id": ID, "recipient": "ada@example.com"});
     let body = json!({
         "id": ID, "provider": "main", "chain": ["main"], "jobs": [job],
@@ -53,7 +55,6 @@ async fn a_post_is_given_up_at_once_when_the_server_asks_for_too_much_patience_o
         (problem(503, "queue-full", "full", Some(u64::MAX)), 1),
         (problem(503, "queue-full", "full", None), 1),
         (problem(500, "internal-error", "a bug", Some(0)), 1),
-        (answer(503, "Retry-After: 0\r\n", "<p>Bad gateway</p>"), 3),
     ] {
         let peer = Peer::start(vec![answer]).await;
         Shell::at(&peer.url).run(&NOTIFY).await.ended(code);
@@ -174,10 +175,41 @@ async fn the_token_is_sent_and_never_shown() {
     let sent: Vec<_> = sent.iter().map(|request| header(request, "authorization")).collect();
     let expected = ["Bearer from-env-5ecret", "Bearer from-file-5ecret", "Bearer from-flag-5ecret"];
     assert_eq!(sent, expected.map(Some));
-    let without = Peer::start(vec![no_queue()]).await;
+    let without = Peer::start(vec![denied(403)]).await;
     let shell = Shell::at(&without.url).env("BREAKGLASS_MAILER_TOKEN", "");
-    shell.run(&["queue"]).await.ended(0);
+    let ran = shell.run(&["queue"]).await.ended(1);
+    assert!(!ran.err.contains("hint"), "it is not about a token: {ran:?}");
     assert_eq!(header(&without.requests()[0], "authorization"), None);
+}
+
+#[tokio::test]
+async fn a_token_that_others_could_read_on_its_way_is_warned_of_once() {
+    let peer = Peer::start(vec![no_queue()]).await;
+    // On Linux this leads to loopback, and does not say so.
+    let elsewhere = peer.url.replace("127.0.0.1", "0.0.0.0");
+    let token = ["queue", "--token", "t-5ecret"];
+    let ran = Shell::at(&elsewhere).run(&token).await.ended(0);
+    let told = format!("warning: the token goes to {elsewhere} unencrypted: use https://\n");
+    assert!(ran.err.matches(&told).count() == 1 && !ran.err.contains("5ecret"), "{ran:?}");
+    let localhost = peer.url.replace("127.0.0.1", "localhost");
+    for (url, args) in [(&peer.url, &token[..]), (&localhost, &token), (&elsewhere, &["queue"])] {
+        let ran = Shell::at(url).run(args).await.ended(0);
+        assert!(!ran.err.contains("warning"), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_acted_on_comes_from_the_command_alone() {
+    let peer = Peer::start(vec![peer::json(202, &json!({"id": ID}))]).await;
+    let shell = Shell::at(&peer.url)
+        .env("BREAKGLASS_MAILER_ALL", "1")
+        .env("BREAKGLASS_MAILER_PROVIDER", "other")
+        .env("BREAKGLASS_MAILER_REASON", "expired")
+        .env("BREAKGLASS_MAILER_MAIL_PROVIDER", "other");
+    shell.run(&["deadletters", "retry"]).await.ended(2);
+    assert!(peer.requests().is_empty());
+    shell.run(&["deadletters", "retry", ID]).await.ended(0);
+    assert!(peer.requests()[0].ends_with("\r\n\r\n{}"), "{:?}", peer.requests());
 }
 
 #[tokio::test]
