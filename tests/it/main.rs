@@ -4,7 +4,7 @@
 //! against kills, system calls, power cuts, damaged files and a full volume; `postfix` holds the mail
 //! against a real server. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
 //! sees, `dev` and `client` the same of these; `auth` who may call; `health`, `credentials` and
-//! `metrics` what an operator sees of the mail servers.
+//! `metrics` what an operator sees of the mail servers; `deploy` that what stands in `deploy/` works.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
 //! sources against their architecture. A run that draws lots prints its seed.
 
@@ -16,6 +16,7 @@ mod crash;
 mod credentials;
 mod damage;
 mod delivery;
+mod deploy;
 mod dev;
 mod full;
 mod health;

@@ -195,7 +195,7 @@ impl Kube {
             .unwrap_or_default()
     }
 
-    fn kubectl_with(&self, args: &[&str], stdin: &str) -> Result<String, String> {
+    pub fn kubectl_with(&self, args: &[&str], stdin: &str) -> Result<String, String> {
         let mut child = Command::new(assets().join("kubectl"))
             .arg("--kubeconfig")
             .arg(self.kubeconfig())

@@ -52,6 +52,7 @@ fn has(thing: &str) -> bool {
             let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
             device.is_ok() && (root || there(&["/usr/bin/fusermount3"]))
         }
+        "helm" => Command::new("helm").arg("version").output().is_ok(),
         "ipv6" => std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok(),
         // Below 1024, so that it can be 465.
         "low port" => root,
