@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Crds(crds) => cli::crds::print(&crds),
         Command::Client(client) => return cli::client::run(client),
         Command::Completions { shell } => return cli::client::completions(shell),
+        Command::MigrateConfig(migrate) => cli::migrate_config::run(&migrate),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

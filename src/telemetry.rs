@@ -3,13 +3,15 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{Log, LogFormat};
 
-/// Sends log lines to standard error, and panics with them.
+/// Sends log lines to standard error, and panics with them. No level shows a secret or a content.
 ///
 /// # Errors
 /// When the level is no filter.
@@ -17,6 +19,7 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.log_level)
         .with_context(|| format!("--log-level {} is no filter", log.log_level))?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let filter = filter.and_then(filter_fn(|of| !tells_too_much(of)));
     let registry = tracing_subscriber::registry().with(filter);
     match log.log_format {
         LogFormat::Json => registry.with(lines.json()).init(),
@@ -32,4 +35,13 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
         tracing::error!(place, "a panic: this is a bug");
     }));
     Ok(())
+}
+
+/// At trace sled writes out keys and values, which are mail; and notify tells each event of a
+/// folder that it watches, without end where the log is a file in that folder.
+fn tells_too_much(of: &Metadata<'_>) -> bool {
+    let is_of = |name: &str| {
+        of.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    *of.level() == Level::TRACE && (is_of("sled") || is_of("notify"))
 }

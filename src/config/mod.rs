@@ -1,6 +1,7 @@
 //! Flags and environment, read once, into typed values.
 
 pub mod client;
+mod migrate_config;
 mod serve;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use migrate_config::MigrateConfig;
 pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, own_namespace};
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
@@ -30,6 +32,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Print the custom resource definitions, for kubectl apply
     Crds(Crds),
+    /// Turn the `mail:` section of an old config.yaml into a MailProvider and its Secret
+    MigrateConfig(MigrateConfig),
     /// A client of a running server.
     #[command(flatten)]
     Client(client::Client),

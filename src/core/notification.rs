@@ -32,7 +32,7 @@ impl FromStr for NotificationId {
 ///
 /// Quoted local parts and address literals are not accepted. The domain is kept in lower case. The
 /// local part is at most 64 octets, the domain at most 255 and the whole at most 254.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     text: Arc<str>,
     at: usize,
@@ -92,6 +92,14 @@ impl Address {
     }
 }
 
+impl fmt::Debug for Address {
+    /// Masked: what is shown for debugging may be logged.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.local().chars().next().unwrap_or_default();
+        write!(f, "{first}…@{}", self.domain())
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -141,7 +149,7 @@ impl fmt::Debug for Content {
 }
 
 /// An accepted notification without its contents: what is listed and shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Notification {
     /// Its name.
     pub id: NotificationId,
@@ -159,9 +167,46 @@ pub struct Notification {
     pub jobs: Vec<(JobId, Address)>,
 }
 
+impl fmt::Debug for Notification {
+    /// Without the subject.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notification")
+            .field("id", &self.id)
+            .field("accepted_at", &self.accepted_at)
+            .field("expires_at", &self.expires_at)
+            .field("chain", &self.chain)
+            .field("warnings", &self.warnings)
+            .field("jobs", &self.jobs)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debugging_shows_no_content_and_no_whole_address() {
+        let address = Address::parse("secret@example.com").expect("valid");
+        assert_eq!(format!("{address:?}"), "s…@example.com");
+        let content = Content {
+            subject: "a secret".into(),
+            html: Some("a secret".into()),
+            text: Some("a secret".into()),
+            reply_to: Some(address.clone()),
+        };
+        let notification = Notification {
+            id: NotificationId(Uuid::nil()),
+            subject: content.subject.clone(),
+            accepted_at: Time(0),
+            expires_at: None,
+            chain: Arc::new([]),
+            warnings: vec![],
+            jobs: vec![(JobId(Uuid::nil()), address)],
+        };
+        let shown = format!("{content:?} {notification:?}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
 
     #[test]
     fn an_address_is_one_dot_atom_and_one_domain() {

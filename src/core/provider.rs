@@ -259,6 +259,14 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
+    #[test]
+    fn debugging_shows_no_password() {
+        let password = Password::Loaded("hunter2".to_owned().into());
+        let credentials = Credentials { username: "ada".to_owned(), password };
+        let shown = format!("{credentials:?}");
+        assert!(shown.contains("ada") && !shown.contains("hunter2"), "{shown}");
+    }
+
     proptest! {
         #[test]
         fn a_backoff_doubles_within_a_fifth_and_is_bounded(

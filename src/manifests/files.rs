@@ -25,7 +25,7 @@ pub(super) fn read(path: &Path) -> Vec<File> {
         Ok(paths) => paths
             .into_iter()
             .map(|path| {
-                let text = read_bounded(&path);
+                let text = fs::File::open(&path).and_then(read_bounded);
                 File { path, text }
             })
             .collect(),
@@ -51,9 +51,9 @@ fn is_manifest_name(path: &Path) -> bool {
     !is_hidden && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
+pub(super) fn read_bounded(from: impl Read) -> io::Result<String> {
     let mut text = String::new();
-    let bytes_count = fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let bytes_count = from.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if bytes_count as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 4 MiB"));
     }

@@ -8,8 +8,9 @@ mod files;
 mod object;
 mod secret;
 mod watch;
-mod yaml;
+pub(crate) mod yaml;
 
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use crate::core::route::Catalog;
@@ -50,4 +51,20 @@ pub struct LoadError {
 /// When anything is wrong anywhere; then all of it is named.
 pub fn load(source: &Source) -> Result<Loaded, LoadError> {
     build::build(source, &files::read(&source.path))
+}
+
+/// Reads manifests that are at hand as text, which `source` names.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(source: &Source, text: String) -> Result<Loaded, LoadError> {
+    build::build(source, &[files::File { path: source.path.clone(), text: Ok(text) }])
+}
+
+/// Reads a text that is no larger than a file of manifests may be.
+///
+/// # Errors
+/// When it is larger, is not UTF-8, or cannot be read.
+pub fn read_bounded(from: impl Read) -> io::Result<String> {
+    files::read_bounded(from)
 }

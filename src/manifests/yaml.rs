@@ -2,7 +2,8 @@
 //!
 //! Built on the parser's events, because the loader that comes with it recurses as deep as its
 //! input nests. Here depth, and size after all aliases, are bounded, so that no file can take the
-//! stack or the memory of the process. A value never appears in an error: it may be a password.
+//! stack or the memory of the process. A value never appears in an error, and
+//! none can be printed by mistake: it may be a password.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -20,8 +21,8 @@ const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const NODE_BYTES: usize = 16;
 
 /// What was read of a text.
-#[derive(Debug, Default)]
-pub(super) struct Parsed {
+#[derive(Default)]
+pub(crate) struct Parsed {
     /// The documents in order, without the empty ones, up to the first error of syntax.
     pub documents: Vec<Rc<Node>>,
     /// Lines, counted from 1, and what is wrong there.
@@ -29,15 +30,13 @@ pub(super) struct Parsed {
 }
 
 /// A value and the line where it starts.
-#[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub line: usize,
     content: Content,
     depth: usize,
     bytes: usize,
 }
 
-#[derive(Debug)]
 enum Content {
     Scalar(Value),
     Sequence(Vec<Rc<Node>>),
@@ -46,7 +45,7 @@ enum Content {
 }
 
 /// Reads all documents of `text`.
-pub(super) fn parse(text: &str) -> Parsed {
+pub(crate) fn parse(text: &str) -> Parsed {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -223,7 +222,7 @@ impl Node {
     }
 
     /// The value without its lines. The bounds kept while reading bound this too.
-    pub(super) fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         match &self.content {
             Content::Scalar(value) => value.clone(),
             Content::Sequence(items) => items.iter().map(|item| item.to_value()).collect(),
@@ -235,9 +234,15 @@ impl Node {
         }
     }
 
+    /// The fields of a mapping, each with its line; `None` for what is none.
+    pub(crate) fn fields(&self) -> Option<impl Iterator<Item = (&str, usize, &Self)>> {
+        let Content::Mapping(fields) = &self.content else { return None };
+        Some(fields.iter().map(|(name, (line, node))| (name.as_str(), *line, &**node)))
+    }
+
     /// The line of the field at `path` (`spec.smtp.port`, `spec.notificationMails[0]`), or of its
     /// nearest parent that is there.
-    pub(super) fn line_of(&self, path: &str) -> usize {
+    pub(crate) fn line_of(&self, path: &str) -> usize {
         self.find(path).unwrap_or(self.line)
     }
 

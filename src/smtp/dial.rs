@@ -19,7 +19,8 @@ use tokio_rustls::client::TlsStream;
 use super::Timeouts;
 use super::classify::End;
 use super::guard::Guard;
-use super::reply::{RawReply, Redaction};
+use super::redaction::Redaction;
+use super::reply::RawReply;
 use super::session::Session;
 use super::tls;
 use super::transcript::{Fault, Transcript};
@@ -80,7 +81,7 @@ pub(super) async fn listen<T>(
 pub(super) fn expect(
     reply: RawReply,
     wanted: std::ops::RangeInclusive<u16>,
-    redaction: &Redaction,
+    redaction: &Redaction<'_>,
 ) -> Result<RawReply, End> {
     if wanted.contains(&reply.code) {
         return Ok(reply);
@@ -135,7 +136,7 @@ impl Dialogue<'_> {
     ) -> Result<Guard<S>, End> {
         self.transcript.enter(Stage::Greeting);
         let reply = listen(self.transcript, self.timeouts.command, guard.exchange(None)).await?;
-        expect(reply, 200..=299, &Redaction::default())?;
+        expect(reply, 200..=299, &Redaction::of(self.smtp))?;
         Ok(guard)
     }
 
@@ -168,7 +169,7 @@ impl Dialogue<'_> {
         self.transcript.enter(stage);
         let exchange = guard.exchange(Some(command));
         let reply = listen(self.transcript, self.timeouts.command, exchange).await?;
-        expect(reply, wanted, &Redaction::default())
+        expect(reply, wanted, &Redaction::of(self.smtp))
     }
 
     async fn encrypt(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, End> {
@@ -200,7 +201,7 @@ impl Dialogue<'_> {
             connected = AsyncSmtpConnection::connect_with_transport(stream, hello).await.ok();
         };
         let reply = listen(self.transcript, self.timeouts.command, step).await?;
-        let reply = expect(reply, 200..=299, &Redaction::default())?;
+        let reply = expect(reply, 200..=299, &Redaction::of(self.smtp))?;
         connected.map(|smtp| (smtp, reply)).ok_or(End::Fault(Fault::NotSmtp))
     }
 }

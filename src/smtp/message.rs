@@ -27,13 +27,15 @@ const LINE_BYTES_MAX: usize = 998;
 const DATE_SECONDS_MAX: u64 = 253_402_300_799;
 
 /// An envelope and its message.
-pub(super) struct Message {
+pub(super) struct Message<'a> {
     /// The envelope sender, with A-labels.
     pub(super) sender: lettre::Address,
     /// The envelope recipient, with A-labels.
     pub(super) recipient: lettre::Address,
     /// All forms of the recipient that a reply may echo.
     pub(super) recipient_words: [String; 2],
+    /// What it was made from.
+    pub(super) content: &'a Content,
     /// Whose address needs SMTPUTF8, if one does.
     pub(super) needs_utf8: Option<Whose>,
     /// Headers and body, not dot-stuffed, with CRLF between the lines; lettre writes the last one.
@@ -44,11 +46,11 @@ pub(super) struct Message {
 ///
 /// # Errors
 /// The outcome of the attempt: an address that has no A-labels, or bytes that break the rules above.
-pub(super) fn compose(
+pub(super) fn compose<'a>(
     provider: &Provider,
     job: &Job,
-    content: &Content,
-) -> Result<Message, Outcome> {
+    content: &'a Content,
+) -> Result<Message<'a>, Outcome> {
     let sender = with_a_labels(&provider.sender.address).ok_or_else(|| {
         let detail = "the domain of the sender's address is not a valid domain name";
         Outcome::Unreachable(failure(Cause::Protocol, detail))
@@ -103,7 +105,7 @@ pub(super) fn compose(
     }
     check(&bytes, needs_utf8.is_some()).map_err(internal)?;
     let recipient_words = [job.recipient.to_string(), recipient.to_string()];
-    Ok(Message { sender, recipient, recipient_words, needs_utf8, bytes })
+    Ok(Message { sender, recipient, recipient_words, content, needs_utf8, bytes })
 }
 
 fn failure(cause: Cause, detail: &str) -> Failure {
@@ -266,11 +268,8 @@ mod tests {
 
     #[test]
     fn an_internationalised_domain_goes_as_a_labels() {
-        let message = compose(
-            &provider("s@example.com", None),
-            &job("info@пример.рф"),
-            &content("s", "t", ""),
-        );
+        let content = content("s", "t", "");
+        let message = compose(&provider("s@example.com", None), &job("info@пример.рф"), &content);
         let message = message.map_err(|_| ()).expect("a message");
         assert_eq!(message.recipient.to_string(), "info@xn--e1afmkfd.xn--p1ai");
         assert_eq!(message.needs_utf8, None);
@@ -280,7 +279,8 @@ mod tests {
     #[test]
     fn a_local_part_that_is_not_ascii_needs_smtputf8() {
         let compose = |sender, recipient| {
-            let message = compose(&provider(sender, None), &job(recipient), &content("s", "t", ""));
+            let content = content("s", "t", "");
+            let message = compose(&provider(sender, None), &job(recipient), &content);
             message.map_err(|_| ()).expect("a message").needs_utf8
         };
         assert_eq!(compose("s@example.com", "грета@example.com"), Some(Whose::Recipient));

@@ -20,6 +20,7 @@ mod header;
 mod message;
 mod pool;
 mod probe;
+mod redaction;
 mod reply;
 mod session;
 mod tls;
@@ -90,7 +91,7 @@ impl SmtpTransport {
         Self { timeouts, pool: Pool::new(timeouts.idle) }
     }
 
-    async fn attempt(&self, provider: &Arc<Provider>, message: &Message) -> Outcome {
+    async fn attempt(&self, provider: &Arc<Provider>, message: &Message<'_>) -> Outcome {
         if let Some(session) = self.pool.take(provider)
             && let Some(outcome) = self.deliver(session, message).await
         {
@@ -107,7 +108,7 @@ impl SmtpTransport {
     }
 
     /// Delivers over `session` and keeps it when it is still good; `None` when it was stale.
-    async fn deliver(&self, mut session: Session, message: &Message) -> Option<Outcome> {
+    async fn deliver(&self, mut session: Session, message: &Message<'_>) -> Option<Outcome> {
         let delivered = session.deliver(message, &self.timeouts).await;
         let end = match delivered {
             Ok(reply) => {

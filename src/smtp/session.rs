@@ -18,7 +18,8 @@ use super::classify::{End, Whose};
 use super::dial::{expect, listen};
 
 use super::message::Message;
-use super::reply::{RawReply, Redaction};
+use super::redaction::Redaction;
+use super::reply::RawReply;
 use super::transcript::{Fault, Transcript};
 use crate::core::outcome::{Cause, Reply, Stage};
 use crate::core::provider::Provider;
@@ -33,8 +34,8 @@ pub(super) struct Session {
     smtp: AsyncSmtpConnection,
     transcript: Transcript,
     offers: Offers,
-    /// What this server must not be quoted with: it has seen the password.
-    redaction: Redaction,
+    /// What this server must not be quoted with outside of a transaction.
+    redaction: Redaction<'static>,
     /// As it was when the connection was made.
     provider: Arc<Provider>,
     messages_count: u32,
@@ -81,7 +82,7 @@ impl Session {
             smtp,
             transcript,
             offers: Offers::of(ehlo),
-            redaction: Redaction::default(),
+            redaction: Redaction::of(&provider.smtp),
             provider,
             messages_count: 0,
             is_reused: false,
@@ -122,7 +123,6 @@ impl Session {
         limit: Duration,
     ) -> Result<(), End> {
         self.transcript.enter(Stage::Auth);
-        self.redaction.hide(password.expose_secret(), "<password>");
         let Some(mechanism) = self.offers.mechanism else {
             let sentence = "the server offers neither AUTH PLAIN nor AUTH LOGIN".to_owned();
             return Err(End::Other(Cause::AuthFailed, sentence));
@@ -142,11 +142,6 @@ impl Session {
                 let sentence = "the credentials do not fit the login mechanism".to_owned();
                 return Err(End::Other(Cause::AuthFailed, sentence));
             };
-            let line = line.to_string();
-            if line != "AUTH LOGIN\r\n" {
-                let encoded = line.trim_end().trim_start_matches("AUTH PLAIN ");
-                self.redaction.hide(encoded, "<credentials>");
-            }
             if n + 1 == prompts.len() {
                 wanted = 200..=299;
             }
@@ -171,13 +166,10 @@ impl Session {
     /// One transaction (RFC 5321 3.3). Delivered is only what a 2yz to the final dot says.
     pub(super) async fn deliver(
         &mut self,
-        message: &Message,
+        message: &Message<'_>,
         timeouts: &Timeouts,
     ) -> Result<Reply, End> {
-        let mut redaction = self.redaction.clone();
-        for word in &message.recipient_words {
-            redaction.hide(word, "<recipient>");
-        }
+        let redaction = self.redaction.about(&message.recipient_words, message.content);
         self.transcript.enter(Stage::Mail);
         if let Some(whose) = message.needs_utf8
             && !self.offers.smtp_utf8
@@ -206,9 +198,9 @@ impl Session {
 
     async fn ask_for_transaction(
         &mut self,
-        message: &Message,
+        message: &Message<'_>,
         timeouts: &Timeouts,
-        redaction: &Redaction,
+        redaction: &Redaction<'_>,
     ) -> Result<(), End> {
         let mut parameters = Vec::new();
         if self.offers.size {

@@ -37,7 +37,7 @@ pub(super) const MAGIC: [u8; 4] = *b"BGM\n";
 const BODY_BYTES_MAX: u32 = 64 << 20;
 
 /// A body and its content, encoded, before they have a sequence number.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Encoded {
     record: Vec<u8>,
     content: Vec<u8>,

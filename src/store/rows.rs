@@ -13,7 +13,7 @@ use crate::queue::store::StoreError;
 pub(super) type Applied<T> = Result<T, StoreError>;
 
 /// A notification and where its record and content lie.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct NotificationRow {
     pub(super) notification: latest::Notification,
     pub(super) key: Option<latest::Key>,
@@ -21,7 +21,7 @@ pub(super) struct NotificationRow {
 }
 
 /// A job.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct JobRow {
     pub(super) notification: Id,
     pub(super) recipient: String,

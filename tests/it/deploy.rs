@@ -97,7 +97,9 @@ async fn cluster() -> Kube {
 
 /// The kinds of the Prometheus operator, of which nothing but the name is known here.
 async fn install_operator(kube: &Kube) {
-    for (kind, plural) in [("ServiceMonitor", "servicemonitors"), ("PrometheusRule", "prometheusrules")] {
+    for (kind, plural) in
+        [("ServiceMonitor", "servicemonitors"), ("PrometheusRule", "prometheusrules")]
+    {
         let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         let version = json!({
             "name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
@@ -119,7 +121,8 @@ async fn install_operator(kube: &Kube) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_takes_all_that_is_rendered_and_lets_its_pods_in_where_only_restricted_may() {
+async fn the_api_server_takes_all_that_is_rendered_and_lets_its_pods_in_where_only_restricted_may()
+{
     if !need("kube") || !need("helm") {
         return;
     }
@@ -136,7 +139,8 @@ async fn the_api_server_takes_all_that_is_rendered_and_lets_its_pods_in_where_on
     for source in &sources {
         for object in admit(&kube, source) {
             if object["spec"]["template"].is_object() {
-                let grace = object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_i64();
+                let grace =
+                    object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_i64();
                 assert!(Some(25) < grace, "longer than --shutdown-grace: {grace:?}");
                 admit(&kube, &pod(&object).to_string());
                 pods_count += 1;
@@ -226,7 +230,11 @@ async fn with_the_rights_of_the_chart_everything_works_and_more_is_forbidden() {
         (false, "create", "tokenreviews", "default"),
         (false, "patch", "validatingwebhookconfigurations", "default"),
     ] {
-        assert_eq!(can(&kube, ACCOUNT, &[verb, resource, "-n", namespace]), may, "{verb} {resource}");
+        assert_eq!(
+            can(&kube, ACCOUNT, &[verb, resource, "-n", namespace]),
+            may,
+            "{verb} {resource}"
+        );
     }
 }
 
@@ -267,7 +275,8 @@ fn flags(objects: &[Value]) -> Vec<String> {
     let args = &set["spec"]["template"]["spec"]["containers"][0]["args"];
     let args: Vec<String> = serde_json::from_value(args.clone()).expect("texts");
     assert_eq!(args[..2], ["serve", "--kubernetes"]);
-    let is_ours = |arg: &&String| ["--data-dir", "--log-format"].iter().all(|f| !arg.starts_with(f));
+    let is_ours =
+        |arg: &&String| ["--data-dir", "--log-format"].iter().all(|f| !arg.starts_with(f));
     args[2..].iter().filter(is_ours).cloned().collect()
 }
 
@@ -323,7 +332,8 @@ fn the_definitions_are_those_that_the_binary_prints() {
 fn registered() -> BTreeMap<String, Vec<String>> {
     let source = include_str!("../../src/metrics.rs");
     let declared = Regex::new(r#"= "(breakglass_\w+)" \[([^\]]*)\]"#).expect("a pattern");
-    let labels = |list: &str| list.split(", ").map(|label| label.trim_matches('"').into()).collect();
+    let labels =
+        |list: &str| list.split(", ").map(|label| label.trim_matches('"').into()).collect();
     declared.captures_iter(source).map(|found| (found[1].to_owned(), labels(&found[2]))).collect()
 }
 
@@ -331,7 +341,8 @@ fn registered() -> BTreeMap<String, Vec<String>> {
 fn dashboard_and_alerts_name_metrics_and_labels_that_there_are() {
     let registered = registered();
     assert!(20 < registered.len(), "{registered:?}");
-    let used = Regex::new(r"(breakglass_mail(?:er|provider)_\w+)(?:\{([^}]*)\})?").expect("a pattern");
+    let used =
+        Regex::new(r"(breakglass_mail(?:er|provider)_\w+)(?:\{([^}]*)\})?").expect("a pattern");
     let label = Regex::new(r"(\w+)\s*(?:=~|!~|!=|=)").expect("a pattern");
     let scraped = ["namespace", "pod", "le"];
     for file in [
@@ -347,7 +358,8 @@ fn dashboard_and_alerts_name_metrics_and_labels_that_there_are() {
             let family = of_histogram.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
             let Some(labels) = registered.get(family) else { panic!("{file}: no metric {name}") };
             for found in label.captures_iter(found.get(2).map_or("", |labels| labels.as_str())) {
-                let is_known = scraped.contains(&&found[1]) || labels.iter().any(|l| *l == found[1]);
+                let is_known =
+                    scraped.contains(&&found[1]) || labels.iter().any(|l| *l == found[1]);
                 assert!(is_known, "{file}: {name} has no label {}", &found[1]);
             }
             uses_count += 1;
@@ -361,7 +373,9 @@ fn the_alerts_fire_when_they_should_and_only_then() {
     if !need("promtool") {
         return;
     }
-    for (what, file) in [("check", "breakglass-mailer.yaml"), ("test", "breakglass-mailer.test.yaml")] {
+    for (what, file) in
+        [("check", "breakglass-mailer.yaml"), ("test", "breakglass-mailer.test.yaml")]
+    {
         let mut promtool = Command::new("/usr/bin/promtool");
         run(promtool.current_dir(deploy("alerts")).args([what, "rules", file])).expect(file);
     }

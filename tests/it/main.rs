@@ -3,13 +3,15 @@
 //! `crash`, `order`, `power`, `damage` and `full` start the real binary and hold the promise of a 202
 //! against kills, system calls, power cuts, damaged files and a full volume; `postfix` holds the mail
 //! against a real server. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
-//! sees, `dev` and `client` the same of these; `auth` who may call; `health`, `credentials` and
-//! `metrics` what an operator sees of the mail servers; `deploy` that what stands in `deploy/` works.
+//! sees, `dev`, `client` and `migrate_config` the same of these; `auth` who may call; `health`,
+//! `credentials` and `metrics` what an operator sees of the mail servers; `canary` what nobody sees.
+//! `deploy` holds `deploy/` against a real API server.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
 //! sources against their architecture. A run that draws lots prints its seed.
 
 mod arrows;
 mod auth;
+mod canary;
 mod choosing;
 mod client;
 mod crash;
@@ -26,6 +28,7 @@ mod http_server;
 mod kubernetes;
 mod manifests;
 mod metrics;
+mod migrate_config;
 mod order;
 mod outage;
 mod postfix;

@@ -26,6 +26,7 @@ pub struct Home {
     args: Vec<String>,
     env: Vec<(&'static str, String)>,
     under: Vec<String>,
+    log_format: &'static str,
     runs: AtomicU32,
 }
 
@@ -40,7 +41,8 @@ impl Home {
         std::fs::create_dir(&data).expect("a data folder");
         let source = vec!["--providers".into(), dir.path().join("providers.yaml").into()];
         let (args, env, under, runs) = (vec![], vec![], vec![], AtomicU32::new(0));
-        let home = Self { dir, data, source, args, env, under, runs };
+        let log_format = "json";
+        let home = Self { dir, data, source, args, env, under, log_format, runs };
         home.providers(providers);
         home
     }
@@ -66,6 +68,11 @@ impl Home {
     pub fn under(mut self, command: &[&str]) -> Self {
         self.under.extend(command.iter().map(ToString::to_string));
         self
+    }
+
+    /// Logs lines for people.
+    pub fn text_log(self) -> Self {
+        Self { log_format: "text", ..self }
     }
 
     /// The data folder.
@@ -136,7 +143,7 @@ impl Home {
         let child = Command::new(&words[0])
             .args(&words[1..])
             .args(command)
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--listen", "127.0.0.1:0", "--log-format", self.log_format])
             .arg("--data-dir")
             .arg(&self.data)
             .args(&self.args)
@@ -213,6 +220,9 @@ impl Process {
 
     fn address(&self) -> Option<String> {
         self.log().lines().find_map(|line| {
+            if let Some((_, address)) = line.split_once("listening address=") {
+                return Some(address.to_owned());
+            }
             let line: Value = serde_json::from_str(line).ok()?;
             let listening = line["fields"]["message"] == "listening";
             listening.then(|| line["fields"]["address"].as_str().map(str::to_owned))?

@@ -281,7 +281,7 @@ fn write_certificates(folder: &Path, host: &str) {
     let authority =
         CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
     write("ca.pem", authority.pem());
-    let mut sign = |name: &str, params: CertificateParams| {
+    let sign = |name: &str, params: CertificateParams| {
         let key = KeyPair::generate().expect("a key");
         let signed = params.signed_by(&key, &authority).expect("a certificate");
         write(&format!("{name}.pem"), signed.pem());
