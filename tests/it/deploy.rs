@@ -1,27 +1,25 @@
 //! What stands in `deploy/`: that a real API server takes it, that its rights suffice, and that it
 //! says the same as the binary.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use regex_lite::Regex;
 use serde_json::{Value, json};
 
-use crate::support::app::Home;
 use crate::support::kube::Kube;
 use crate::support::need;
-use crate::support::sink::Sink;
 use crate::support::wait::eventually;
 
+mod monitoring;
+mod rights;
+
 const NAMESPACE: &str = "breakglass-system";
-const ACCOUNT: &str = "system:serviceaccount:breakglass-system:breakglass-mailer";
 
 /// Values that change what is rendered.
 const VALUES: [&[&str]; 5] = [
     &[],
-    &["auth.mode=none", "webhook.enabled=false", "networkPolicy.enabled=false"],
+    &["auth.mode=none", "networkPolicy.enabled=false"],
     &["auth.mode=token", "auth.tokenSecret=tokens", "webhook.certSecret=cert", "replicas=3"],
     &["serviceMonitor.enabled=true", "prometheusRule.enabled=true", "dashboard.enabled=true"],
     &[
@@ -83,6 +81,17 @@ fn pod(workload: &Value) -> Value {
     }));
     pod["spec"]["volumes"] = volumes.into();
     pod
+}
+
+/// The flags that the chart gives to the server, but for those that a test gives by itself.
+fn flags(objects: &[Value]) -> Vec<String> {
+    let set = objects.iter().find(|object| object["kind"] == "StatefulSet").expect("the server");
+    let args = &set["spec"]["template"]["spec"]["containers"][0]["args"];
+    let args: Vec<String> = serde_json::from_value(args.clone()).expect("texts");
+    assert_eq!(args[..2], ["serve", "--kubernetes"]);
+    let is_ours =
+        |arg: &&String| ["--data-dir", "--log-format"].iter().all(|f| !arg.starts_with(f));
+    args[2..].iter().filter(is_ours).cloned().collect()
 }
 
 /// Namespaces that let in only restricted Pods, and our definitions.
@@ -162,124 +171,6 @@ async fn the_api_server_takes_all_that_is_rendered_and_lets_its_pods_in_where_on
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn with_the_rights_of_the_chart_everything_works_and_more_is_forbidden() {
-    if !need("kube") || !need("helm") {
-        return;
-    }
-    let kube = cluster().await;
-    let values = ["auth.mode=none", "webhook.enabled=false", "secretNamespaces={mail}"];
-    let rendered = render(&values).expect("it renders");
-    let args = flags(&admit(&kube, &rendered));
-    kube.apply(&rendered).expect("applied");
-    let home = Home::new(&[])
-        .on_kubernetes(&kube.kubeconfig_for(NAMESPACE, "breakglass-mailer"))
-        .env("POD_NAME", "breakglass-mailer-0")
-        .env("POD_NAMESPACE", NAMESPACE)
-        .args(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    let app = home.start().await;
-
-    let sink = Sink::start();
-    for (name, namespace) in [("own", NAMESPACE), ("other", "mail")] {
-        let key = "--from-literal=password=hunter2";
-        kube.kubectl(&["create", "secret", "generic", "smtp", key, "-n", namespace]).expect("made");
-        let provider = json!({
-            "apiVersion": "breakglass.t-caas.telekom.com/v1alpha1",
-            "kind": "MailProvider",
-            "metadata": {"name": name},
-            "spec": {
-                "default": name == "own",
-                "smtp": {
-                    "host": "127.0.0.1", "port": sink.port, "disableTLS": true, "username": "u",
-                    "passwordRef": {"name": "smtp", "namespace": namespace},
-                },
-                "sender": {"address": "noreply@example.com"},
-            },
-        });
-        kube.apply(&provider.to_string()).expect("applied");
-        eventually(&format!("the Secret of {name} is read, and that is told"), async || {
-            (kube.condition(name, "PasswordLoaded") == "True SecretLoaded").then_some(())
-        })
-        .await;
-    }
-    eventually("it leads", async || {
-        let lease = kube.kubectl(&["get", "lease", "-n", NAMESPACE, "-o", "yaml"]).ok()?;
-        lease.contains("holderIdentity: breakglass-mailer-0").then_some(())
-    })
-    .await;
-    eventually("there are events", async || {
-        let events = kube.kubectl(&["get", "events", "-n", "default", "-o", "name"]).ok()?;
-        (2 <= events.lines().count()).then_some(())
-    })
-    .await;
-    let log = app.process.log();
-    for word in ["forbidden", "cannot watch", "cannot write", "cannot read"] {
-        assert!(!log.contains(word), "{word}:\n{log}");
-    }
-
-    for (may, verb, resource, namespace) in [
-        (true, "list", "mailproviders", "default"),
-        (true, "list", "secrets", "mail"),
-        (false, "list", "secrets", "default"),
-        (false, "list", "secrets", "kube-system"),
-        (false, "create", "secrets", NAMESPACE),
-        (false, "update", "mailproviders", "default"),
-        (false, "delete", "mailproviders", "default"),
-        (false, "create", "mailproviders", "default"),
-        (false, "create", "pods", NAMESPACE),
-        (false, "create", "tokenreviews", "default"),
-        (false, "patch", "validatingwebhookconfigurations", "default"),
-    ] {
-        assert_eq!(
-            can(&kube, ACCOUNT, &[verb, resource, "-n", namespace]),
-            may,
-            "{verb} {resource}"
-        );
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_caller_with_the_role_of_clients_may_send_and_nothing_else() {
-    if !need("kube") || !need("helm") {
-        return;
-    }
-    let kube = cluster().await;
-    kube.apply(&render(&[]).expect("it renders")).expect("applied");
-    for role in ["client", "operator"] {
-        let bound = format!("--clusterrole=breakglass-mailer-{role}");
-        let account = format!("--serviceaccount=mail:{role}");
-        kube.kubectl(&["create", "clusterrolebinding", role, &bound, &account]).expect("bound");
-    }
-    for (verb, subresource, client, operator) in [
-        ("create", "notify", true, true),
-        ("get", "queue", false, true),
-        ("get", "deadletters", false, true),
-        ("update", "deadletters", false, true),
-        ("delete", "deadletters", false, true),
-        ("patch", "status", false, false),
-    ] {
-        let asked = [verb, "mailproviders", "--subresource", subresource];
-        let may = |name: &str| can(&kube, &format!("system:serviceaccount:mail:{name}"), &asked);
-        assert_eq!((may("client"), may("operator")), (client, operator), "{verb} {subresource}");
-    }
-}
-
-/// Whether RBAC lets `user` do it.
-fn can(kube: &Kube, user: &str, what: &[&str]) -> bool {
-    kube.kubectl(&[&["auth", "can-i", "--quiet", "--as", user], what].concat()).is_ok()
-}
-
-/// The flags that the chart gives to the server, but for those that a test gives by itself.
-fn flags(objects: &[Value]) -> Vec<String> {
-    let set = objects.iter().find(|object| object["kind"] == "StatefulSet").expect("the server");
-    let args = &set["spec"]["template"]["spec"]["containers"][0]["args"];
-    let args: Vec<String> = serde_json::from_value(args.clone()).expect("texts");
-    assert_eq!(args[..2], ["serve", "--kubernetes"]);
-    let is_ours =
-        |arg: &&String| ["--data-dir", "--log-format"].iter().all(|f| !arg.starts_with(f));
-    args[2..].iter().filter(is_ours).cloned().collect()
-}
-
 #[test]
 fn a_value_that_is_misspelt_or_makes_no_sense_is_refused_by_name() {
     if !need("helm") {
@@ -325,58 +216,5 @@ fn the_definitions_are_those_that_the_binary_prints() {
         let mut crds = Command::new(env!("CARGO_BIN_EXE_breakglass-mailer"));
         let printed = run(crds.args(["crds", name])).expect("they are printed");
         assert!(read(file) == printed, "deploy/{file} is not what `crds {name}` prints");
-    }
-}
-
-/// The metrics that the program registers, with their labels.
-fn registered() -> BTreeMap<String, Vec<String>> {
-    let source = include_str!("../../src/metrics.rs");
-    let declared = Regex::new(r#"= "(breakglass_\w+)" \[([^\]]*)\]"#).expect("a pattern");
-    let labels =
-        |list: &str| list.split(", ").map(|label| label.trim_matches('"').into()).collect();
-    declared.captures_iter(source).map(|found| (found[1].to_owned(), labels(&found[2]))).collect()
-}
-
-#[test]
-fn dashboard_and_alerts_name_metrics_and_labels_that_there_are() {
-    let registered = registered();
-    assert!(20 < registered.len(), "{registered:?}");
-    let used =
-        Regex::new(r"(breakglass_mail(?:er|provider)_\w+)(?:\{([^}]*)\})?").expect("a pattern");
-    let label = Regex::new(r"(\w+)\s*(?:=~|!~|!=|=)").expect("a pattern");
-    let scraped = ["namespace", "pod", "le"];
-    for file in [
-        "dashboards/breakglass-mailer.json",
-        "alerts/breakglass-mailer.yaml",
-        "alerts/breakglass-mailer.test.yaml",
-    ] {
-        let text = read(file);
-        let mut uses_count = 0;
-        for found in used.captures_iter(&text) {
-            let name = &found[1];
-            let of_histogram = ["_bucket", "_sum", "_count"];
-            let family = of_histogram.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-            let Some(labels) = registered.get(family) else { panic!("{file}: no metric {name}") };
-            for found in label.captures_iter(found.get(2).map_or("", |labels| labels.as_str())) {
-                let is_known =
-                    scraped.contains(&&found[1]) || labels.iter().any(|l| *l == found[1]);
-                assert!(is_known, "{file}: {name} has no label {}", &found[1]);
-            }
-            uses_count += 1;
-        }
-        assert!(5 < uses_count, "{file} uses metrics");
-    }
-}
-
-#[test]
-fn the_alerts_fire_when_they_should_and_only_then() {
-    if !need("promtool") {
-        return;
-    }
-    for (what, file) in
-        [("check", "breakglass-mailer.yaml"), ("test", "breakglass-mailer.test.yaml")]
-    {
-        let mut promtool = Command::new("/usr/bin/promtool");
-        run(promtool.current_dir(deploy("alerts")).args([what, "rules", file])).expect(file);
     }
 }
