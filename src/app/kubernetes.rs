@@ -1,11 +1,15 @@
 //! `serve --kubernetes`: the providers come from the API server, and their status goes there.
 
+use std::sync::Arc;
+
 use anyhow::Context;
+use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use super::{App, Mode};
 use crate::config::{Serve, own_namespace};
-use crate::http::Auth;
+use crate::http::{Auth, Authorizer};
+use crate::k8s::authorize::Reviewer;
 use crate::k8s::client::Client;
 use crate::k8s::{lease, status, watch as resources};
 
@@ -40,6 +44,15 @@ pub(super) fn start(app: &App, client: Client, serve: &Serve, auth: Auth) -> Mod
         }
     });
     Mode { leads, listed, ..Mode::new(auth) }
+}
+
+/// Lets the API server say who may call.
+pub(super) fn authorizer(client: Client, serve: &Serve) -> Authorizer {
+    let reviewer = Arc::new(Reviewer::new(client, serve.audience.clone()));
+    Arc::new(move |token, act| {
+        let reviewer = reviewer.clone();
+        async move { reviewer.authorize(&token, act).await }.boxed()
+    })
 }
 
 /// The name of the pod, else one of our own.

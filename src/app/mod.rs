@@ -64,14 +64,17 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
             None => Some(kubernetes::client().await?),
         };
         let app = App::open(&serve.data_dir, &serve.policy)?;
-        let auth = match tokens {
-            Some((read, file)) => {
+        let auth = match (tokens, &client) {
+            (Some((read, file)), _) => {
                 let (tokens, valid) = watch::channel(read);
                 app.tasks.spawn(tokens::watch(file, tokens, app.stop.clone()));
                 Auth::Tokens(valid)
             }
-            None if serve.insecure_no_auth => Auth::Open,
-            None => Auth::Local,
+            (None, Some(client)) if serve.auth == AuthMode::Kubernetes => {
+                Auth::Asked(kubernetes::authorizer(client.clone(), &serve))
+            }
+            (None, _) if serve.insecure_no_auth => Auth::Open,
+            (None, _) => Auth::Local,
         };
         if let (Some(source), Some(loaded)) = (source, loaded) {
             app.registry.replace(loaded.catalog);

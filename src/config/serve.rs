@@ -40,6 +40,9 @@ pub struct Serve {
     /// One or two tokens, each on a line and at least 32 characters long; watched
     #[arg(long, env = "BREAKGLASS_MAILER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// The audience that tokens of --auth kubernetes are made for
+    #[arg(long, env = "BREAKGLASS_MAILER_AUDIENCE", default_value = "breakglass-mailer")]
+    pub audience: String,
     /// Listen beyond loopback although every caller may then send mail and read dead letters
     #[arg(long, env = "BREAKGLASS_MAILER_INSECURE_NO_AUTH",
           value_parser = clap::builder::FalseyValueParser::new())]
@@ -130,6 +133,8 @@ pub enum AuthMode {
     None,
     /// By a token of `--token-file`.
     Token,
+    /// By the Kubernetes API: a TokenReview, and what RBAC says.
+    Kubernetes,
 }
 
 /// The namespace of this process: the flag, else `POD_NAMESPACE`, else `default`.
@@ -155,10 +160,13 @@ impl Serve {
     pub fn check_auth(&self) -> Result<(), String> {
         match (self.auth, &self.token_file) {
             (AuthMode::Token, None) => Err("--auth token needs --token-file FILE".to_owned()),
-            (AuthMode::None, Some(_)) => {
+            (AuthMode::None | AuthMode::Kubernetes, Some(_)) => {
                 Err("--token-file has no effect without --auth token".to_owned())
             }
-            (AuthMode::Token, Some(_)) => Ok(()),
+            (AuthMode::Kubernetes, None) if !self.kubernetes => {
+                Err("--auth kubernetes needs --kubernetes".to_owned())
+            }
+            (AuthMode::Token, Some(_)) | (AuthMode::Kubernetes, None) => Ok(()),
             (AuthMode::None, None) if self.insecure_no_auth => Ok(()),
             (AuthMode::None, None) => check_loopback(self.address()),
         }

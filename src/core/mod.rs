@@ -3,6 +3,7 @@
 //! Nothing here is asynchronous, reads a clock or touches a disk or a socket, and nothing here
 //! knows HTTP, Kubernetes, sled or lettre. Time comes in as an argument.
 
+pub mod access;
 pub mod conditions;
 pub mod decide;
 pub mod health;

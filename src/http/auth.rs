@@ -4,23 +4,33 @@
 //! up in the logs of others. Without authentication whoever reaches the socket may call, and then
 //! a web page must not do it with the hands of a browser that runs on this machine.
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::problem::{Problem, ProblemKind};
 use super::tokens::Tokens;
+use crate::core::access::{Act, Refusal};
 
 /// What needs no authentication, by its exact path.
 const OPEN_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
+/// Says whether the caller with this token may do this.
+pub type Authorizer =
+    Arc<dyn Fn(String, Act) -> BoxFuture<'static, Result<(), Refusal>> + Send + Sync>;
+
 /// How callers are authenticated.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Auth {
-    /// By one of these tokens.
+    /// By one of these tokens, which may do everything.
     Tokens(watch::Receiver<Tokens>),
+    /// By somebody else, who knows callers and what each of them may do.
+    Asked(Authorizer),
     /// Not at all, but only callers of this machine reach the socket.
     Local,
     /// Not at all: something in front does it, or nobody.
@@ -37,7 +47,13 @@ pub(super) async fn authenticate(
         return next.run(request).await;
     }
     let checked = match &auth {
-        Auth::Tokens(tokens) => check_token(&tokens.borrow(), request.headers()),
+        Auth::Tokens(tokens) => token(request.headers()).and_then(|token| {
+            if tokens.borrow().allow(token.as_bytes()) { Ok(()) } else { Err(invalid_token()) }
+        }),
+        Auth::Asked(authorizer) => match token(request.headers()) {
+            Ok(token) => authorizer(token.to_owned(), act(&request)).await.map_err(refused),
+            Err(problem) => Err(problem),
+        },
         Auth::Local => check_browser(request.uri(), request.headers()),
         Auth::Open => Ok(()),
     };
@@ -56,23 +72,52 @@ pub(super) async fn authenticate(
     response
 }
 
-fn check_token(tokens: &Tokens, headers: &HeaderMap) -> Result<(), Problem> {
-    let refuse = |detail| Err(Problem::new(ProblemKind::Unauthorized, detail));
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = given.next() else {
-        return refuse("Give a token, in the header: Authorization: Bearer ….");
-    };
-    match bearer(value.as_bytes()) {
-        Some(token) if given.next().is_none() && tokens.allow(token) => Ok(()),
-        _ => refuse("The token is not valid."),
+/// What a request is about to do, by the template of its path.
+fn act(request: &Request) -> Act {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    match (path, request.method()) {
+        ("/notify", _) => Act::Notify,
+        ("/notifications/{id}", &Method::DELETE) => Act::Cancel,
+        (path, method) if path.starts_with("/deadletters") => match *method {
+            Method::POST => Act::Retry,
+            Method::DELETE => Act::Discard,
+            _ => Act::ReadDeadLetters,
+        },
+        _ => Act::Read,
     }
 }
 
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Unauthenticated => invalid_token(),
+        Refusal::Forbidden(detail) => Problem::new(ProblemKind::Forbidden, detail),
+        Refusal::Unavailable => {
+            let detail = "Callers cannot be authenticated just now; the server's log says why.";
+            Problem::new(ProblemKind::AuthUnavailable, detail)
+        }
+    }
+}
+
+fn invalid_token() -> Problem {
+    Problem::new(ProblemKind::Unauthorized, "The token is not valid.")
+}
+
+/// The one token of a request.
+fn token(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = given.next() else {
+        let detail = "Give a token, in the header: Authorization: Bearer ….";
+        return Err(Problem::new(ProblemKind::Unauthorized, detail));
+    };
+    let token = value.to_str().ok().and_then(bearer);
+    token.filter(|_| given.next().is_none()).ok_or_else(invalid_token)
+}
+
 /// The token of an `Authorization: Bearer …`. The name of the scheme has no case (RFC 9110 11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    const SCHEME: &[u8] = b"bearer ";
+fn bearer(value: &str) -> Option<&str> {
+    const SCHEME: &str = "bearer ";
     let (scheme, token) = value.split_at_checked(SCHEME.len())?;
-    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim())
 }
 
 /// Refuses what a page of another site makes a browser send here: its own origin is told in
@@ -113,9 +158,9 @@ mod tests {
 
     #[test]
     fn a_token_comes_with_its_scheme_in_any_case() {
-        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
-        assert_eq!(bearer(b"bEARER  abc "), Some(&b"abc"[..]));
-        for wrong in [&b"abc"[..], b"Basic abc", b"Bearer", b"Bearerabc"] {
+        assert_eq!(bearer("Bearer abc"), Some("abc"));
+        assert_eq!(bearer("bEARER  abc "), Some("abc"));
+        for wrong in ["abc", "Basic abc", "Bearer", "Bearerabc"] {
             assert_eq!(bearer(wrong), None);
         }
     }

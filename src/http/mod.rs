@@ -44,7 +44,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::Registry;
-pub use auth::Auth;
+pub use auth::{Auth, Authorizer};
 use problem::{Problem, ProblemKind};
 
 /// What the API works on.

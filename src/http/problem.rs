@@ -46,6 +46,8 @@ pub enum ProblemKind {
     QueueFull,
     /// The disk does not take it or cannot be read.
     StoreUnavailable,
+    /// Who knows the callers cannot be asked.
+    AuthUnavailable,
     /// The process is ending.
     ShuttingDown,
 }
@@ -90,6 +92,10 @@ impl ProblemKind {
             }
             Self::StoreUnavailable => {
                 ("store-unavailable", "The store is unavailable", S::SERVICE_UNAVAILABLE, Some(10))
+            }
+            Self::AuthUnavailable => {
+                let title = "Callers cannot be authenticated";
+                ("authentication-unavailable", title, S::SERVICE_UNAVAILABLE, Some(5))
             }
             Self::ShuttingDown => {
                 ("shutting-down", "The server is shutting down", S::SERVICE_UNAVAILABLE, Some(5))

@@ -3,6 +3,7 @@
 //! The same types and rules hold wherever a manifest comes from, and every refusal is worded as
 //! the Kubernetes API server words it, so that a manifest refused here is refused there.
 
+pub mod authorize;
 pub mod client;
 pub mod convert;
 pub mod crd;

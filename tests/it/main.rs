@@ -1,8 +1,8 @@
 //! The one test binary.
 //!
 //! `crash`, `order`, `power`, `damage` and `full` start the real binary and hold the promise of a 202
-//! against kills, system calls, power cuts, damaged files and a full volume; `postfix` holds the mail
-//! against a real server. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
+//! against kills, system calls, power cuts, damaged files and a full volume; `mail_servers` holds
+//! the mail against real servers. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
 //! sees, `dev`, `client` and `migrate_config` the same of these; `auth` who may call; `health`,
 //! `credentials` and `metrics` what an operator sees of the mail servers; `canary` what nobody sees.
 //! `deploy` holds `deploy/` against a real API server.
@@ -26,12 +26,13 @@ mod http;
 mod http_read;
 mod http_server;
 mod kubernetes;
+mod kubernetes_auth;
+mod mail_servers;
 mod manifests;
 mod metrics;
 mod migrate_config;
 mod order;
 mod outage;
-mod postfix;
 mod power;
 mod queue_model;
 mod reload;

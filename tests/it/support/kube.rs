@@ -16,14 +16,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::mail_servers::cache;
 use super::wait::eventually;
 
 /// Each takes 400 MB and some seconds of a processor to start.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
-/// Where the binaries are; the convention of the field.
+/// Where the binaries are: by the convention of the field, or where `tests/run` puts them.
 pub fn assets() -> PathBuf {
-    std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from).unwrap_or_default()
+    std::env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| cache("kube"), PathBuf::from)
 }
 
 /// Runs until dropped.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// One `MailProvider` of the providers file. The first of a file is the default.
 #[derive(Clone)]
 pub struct Provider {
-    name: &'static str,
+    name: String,
     smtp: Value,
     retry: Value,
     /// The `stringData` of its Secret.
@@ -16,9 +16,9 @@ pub struct Provider {
 
 impl Provider {
     /// Speaks to `127.0.0.1:port` without TLS, tries once, and takes all that the tests post.
-    pub fn plain(name: &'static str, port: u16) -> Self {
+    pub fn plain(name: impl Into<String>, port: u16) -> Self {
         Self {
-            name,
+            name: name.into(),
             smtp: json!({"host": "127.0.0.1", "port": port, "disableTLS": true}),
             retry: json!({"count": 0, "initialBackoffMs": 10, "queueSize": 10000}),
             secret: None,
@@ -28,7 +28,7 @@ impl Provider {
     }
 
     /// Speaks TLS to `host:port` (from the first byte on port 465) and trusts `ca`, a PEM.
-    pub fn tls(name: &'static str, host: &str, port: u16, ca: &str) -> Self {
+    pub fn tls(name: impl Into<String>, host: &str, port: u16, ca: &str) -> Self {
         let smtp = json!({"host": host, "port": port, "certificateAuthority": ca});
         Self { smtp, ..Self::plain(name, port) }
     }
