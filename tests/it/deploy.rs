@@ -8,8 +8,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::kube::Kube;
-use crate::support::need;
 use crate::support::wait::eventually;
+use crate::support::{helm_path, need};
 
 mod monitoring;
 mod rights;
@@ -52,7 +52,7 @@ fn run(command: &mut Command) -> Result<String, String> {
 /// What the chart renders for a release of its own name.
 fn render(values: &[&str]) -> Result<String, String> {
     let mut helm = Command::new("helm");
-    helm.args(["template", "breakglass-mailer", "--namespace", NAMESPACE]);
+    helm.env("PATH", helm_path()).args(["template", "breakglass-mailer", "--namespace", NAMESPACE]);
     helm.arg(deploy("helm/breakglass-mailer"));
     run(helm.args(values.iter().flat_map(|value| ["--set", value])))
 }
@@ -197,7 +197,8 @@ fn the_base_of_kustomize_is_what_the_chart_renders() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    run(Command::new(deploy("kustomize/render")).arg(folder.path())).expect("it renders");
+    let mut render = Command::new(deploy("kustomize/render"));
+    run(render.env("PATH", helm_path()).arg(folder.path())).expect("it renders");
     for file in ["base/mailer.yaml", "monitoring/monitoring.yaml"] {
         let rendered = fs::read_to_string(folder.path().join(file)).expect("it was written");
         let same = rendered == read(&format!("kustomize/{file}"));
