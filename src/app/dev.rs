@@ -23,7 +23,7 @@ pub fn dev(dev: Dev) -> anyhow::Result<()> {
     check_loopback(dev.listen).map_err(anyhow::Error::msg)?;
     let folder = dev.data_dir.join("mailbox");
     run_to_end(async {
-        let listener = bind(dev.listen).await?;
+        let listener = bind(dev.listen, "--listen").await?;
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
         let app = App::open(&dev.data_dir.join("store"), &Policy::default())?;

@@ -58,20 +58,20 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
     });
     let loaded = source.as_ref().map(manifests::load).transpose()?;
     run_to_end(async {
-        let listener = bind(serve.address()).await?;
-        let client = match &source {
+        let listener = bind(serve.address(), "--listen").await?;
+        let kubernetes = match &source {
             Some(_) => None,
-            None => Some(kubernetes::client().await?),
+            None => Some(kubernetes::open(&serve).await?),
         };
         let app = App::open(&serve.data_dir, &serve.policy)?;
-        let auth = match (tokens, &client) {
+        let auth = match (tokens, &kubernetes) {
             (Some((read, file)), _) => {
                 let (tokens, valid) = watch::channel(read);
                 app.tasks.spawn(tokens::watch(file, tokens, app.stop.clone()));
                 Auth::Tokens(valid)
             }
-            (None, Some(client)) if serve.auth == AuthMode::Kubernetes => {
-                Auth::Asked(kubernetes::authorizer(client.clone(), &serve))
+            (None, Some(kubernetes)) if serve.auth == AuthMode::Kubernetes => {
+                Auth::Asked(kubernetes.authorizer(&serve))
             }
             (None, _) if serve.insecure_no_auth => Auth::Open,
             (None, _) => Auth::Local,
@@ -80,8 +80,8 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
             app.registry.replace(loaded.catalog);
             app.tasks.spawn(manifests::watch(source, app.registry.clone(), app.stop.clone()));
         }
-        let mode = match client {
-            Some(client) => kubernetes::start(&app, client, &serve, auth),
+        let mode = match kubernetes {
+            Some(kubernetes) => kubernetes.start(&app, &serve, auth),
             None => Mode::new(auth),
         };
         app.run(listener, mode).await
@@ -113,12 +113,12 @@ fn callers_max() -> usize {
     usize::try_from(callers).unwrap_or(usize::MAX)
 }
 
-/// Opens the socket of the API: before the store, so that a second start on the same address
+/// Opens a socket to listen on: before the store, so that a second start on the same address
 /// touches nothing.
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
-        .with_context(|| format!("cannot listen on {address}: choose another with --listen"))
+        .with_context(|| format!("cannot listen on {address}: choose another with {flag}"))
 }
 
 /// Everything but the API.
@@ -131,7 +131,9 @@ struct App {
     policy: Policy,
     /// Ends everything but delivery and the API.
     stop: CancellationToken,
-    /// What it ends.
+    /// Ends the API, and whatever else answers until the end.
+    closing: CancellationToken,
+    /// What these end.
     tasks: TaskTracker,
 }
 
@@ -169,9 +171,9 @@ impl App {
             unhealthy: policy.unhealthy_interval,
         };
         let registry = Arc::new(Registry::new(intervals, clock));
-        let (policy, stop) = (policy.clone(), CancellationToken::new());
-        let tasks = TaskTracker::new();
-        Ok(Self { queue, registry, metrics, store, clock, policy, stop, tasks })
+        let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
+        let (policy, tasks) = (policy.clone(), TaskTracker::new());
+        Ok(Self { queue, registry, metrics, store, clock, policy, stop, closing, tasks })
     }
 
     /// Delivers and answers until a signal comes or the store stops.
@@ -206,9 +208,8 @@ impl App {
         };
         let mut store_stopped = self.store.stopped();
         let delivering = delivery.start();
-        let closing = CancellationToken::new();
         let limits = Limits { connections_count_max: callers_max(), ..Limits::default() };
-        let serving = server::serve(listener, router(api), limits, closing.clone());
+        let serving = server::serve(listener, router(api), limits, self.closing.clone());
         let answering = tokio::spawn(serving);
         tracing::info!(%address, "listening");
 
@@ -237,7 +238,7 @@ impl App {
         if !in_time {
             tracing::warn!("sends under way were cut short; their jobs stay queued");
         }
-        closing.cancel();
+        self.closing.cancel();
         // An answer that hangs is the client's doing; what it asked for is on disk or refused.
         let _ = timeout(ANSWERS_TIME_MAX, answering).await;
         let store = self.store.clone();

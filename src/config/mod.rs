@@ -3,6 +3,7 @@
 pub mod client;
 mod migrate_config;
 mod serve;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use migrate_config::MigrateConfig;
 pub use serve::{AuthMode, Policy, Redrive, Serve, check_loopback, own_namespace};
+pub use webhook::Webhook;
 
 /// A durable mail gateway: a notification that was answered 202 is delivered, or it is a dead
 /// letter that a person can see and send again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Log, duration, positive_duration};
+use super::{Log, Webhook, duration, positive_duration};
 use crate::core::health::HealthIntervals;
 use crate::core::provider::is_dns_subdomain;
 
@@ -47,6 +47,9 @@ pub struct Serve {
     #[arg(long, env = "BREAKGLASS_MAILER_INSECURE_NO_AUTH",
           value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure_no_auth: bool,
+    /// The admission webhook of `--kubernetes`.
+    #[command(flatten)]
+    pub webhook: Webhook,
     /// What delivery goes by.
     #[command(flatten)]
     pub policy: Policy,

@@ -27,9 +27,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let (head, body) = request.into_parts();
-        demand_json(&head.headers)?;
-        read(body).await.map(Self)
+        read_json(request, BODY_BYTES_MAX).await.map(Self)
     }
 }
 
@@ -38,7 +36,7 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBytes {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
-        let bytes = read(body).await?;
+        let bytes = read(body, BODY_BYTES_MAX).await?;
         if bytes.is_empty() {
             return Ok(Self(None));
         }
@@ -47,12 +45,22 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBytes {
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    let too_large = || Problem::new(ProblemKind::ContentTooLarge, "A request is at most 1 MiB.");
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+/// The bytes of a request like [`JsonBytes`], with a bound of its own.
+pub(super) async fn read_json(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+    let (head, body) = request.into_parts();
+    demand_json(&head.headers)?;
+    read(body, bytes_max).await
+}
+
+async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("A request is at most {} MiB.", bytes_max >> 20);
+        Problem::new(ProblemKind::ContentTooLarge, detail)
+    };
+    if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
-    let reading = Limited::new(body, BODY_BYTES_MAX).collect();
+    let reading = Limited::new(body, bytes_max).collect();
     match tokio::time::timeout(READ_TIME_MAX, reading).await {
         Ok(Ok(read)) => Ok(read.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
@@ -147,21 +155,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_a_timeout() {
         let never = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
-        let kind = read(never).await.expect_err("nothing came").kind();
+        let kind = read(never, BODY_BYTES_MAX).await.expect_err("nothing came").kind();
         assert_eq!(kind, ProblemKind::RequestTimeout);
     }
 
     #[tokio::test]
     async fn a_body_of_more_than_a_mebibyte_is_refused_with_and_without_a_length() {
         let known = Body::from(vec![b'a'; BODY_BYTES_MAX + 1]);
-        let kind = read(known).await.expect_err("too large").kind();
+        let kind = read(known, BODY_BYTES_MAX).await.expect_err("too large").kind();
         assert_eq!(kind, ProblemKind::ContentTooLarge);
 
         let chunk = Bytes::from(vec![b'a'; 64 << 10]);
         let endless = stream::repeat_with(move || Ok::<_, Infallible>(chunk.clone()));
-        let kind = read(Body::from_stream(endless)).await.expect_err("too large").kind();
+        let kind =
+            read(Body::from_stream(endless), BODY_BYTES_MAX).await.expect_err("too large").kind();
         assert_eq!(kind, ProblemKind::ContentTooLarge);
 
-        assert!(read(Body::from(vec![b'a'; BODY_BYTES_MAX])).await.is_ok());
+        assert!(read(Body::from(vec![b'a'; BODY_BYTES_MAX]), BODY_BYTES_MAX).await.is_ok());
     }
 }

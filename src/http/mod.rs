@@ -25,6 +25,7 @@ pub mod server;
 mod stream;
 pub mod tokens;
 mod view;
+pub mod webhook;
 
 use std::future::Future;
 use std::path::PathBuf;

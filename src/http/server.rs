@@ -1,4 +1,4 @@
-//! Serving a router on a socket: HTTP/1.1, with a bound on everything.
+//! Serving a router on a socket: HTTP/1.1, with or without TLS, with a bound on everything.
 //!
 //! axum's own server has no time limit for headers, so a client that sends them a byte at a time
 //! would hold its connection for ever. Here headers have a deadline, which also ends an idle
@@ -16,9 +16,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -50,9 +53,33 @@ impl Default for Limits {
 /// How long to wait when the process has no file descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A TLS handshake has to be done by then.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Serves until `stop` is cancelled, then accepts no more, ends idle connections, and returns once
 /// every request under way is answered. Whoever calls it bounds that wait.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+    run(listener, None, router, limits, stop).await;
+}
+
+/// Like [`serve`], over TLS.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    run(listener, Some(tls), router, limits, stop).await;
+}
+
+async fn run(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(limits.connections_count_max));
     let connections = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
@@ -68,21 +95,46 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((stream, place)) = accepted else { break };
-        let router = router.clone();
-        let service = service_fn(move |request| answer(router.clone(), request));
-        let connection =
-            builder.serve_connection(TokioIo::new(PatientStream::new(stream)), service);
-        let served = connections.watch(connection);
+        let conversation = Conversation {
+            builder: builder.clone(),
+            router: router.clone(),
+            watcher: connections.watcher(),
+        };
+        let tls = tls.clone();
         tokio::spawn(async move {
-            if let Err(error) = served.await {
-                // What a client does to its own connection is its business.
-                tracing::debug!(%error, "a connection ended early");
+            match tls {
+                None => conversation.hold(stream).await,
+                Some(tls) => match timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => conversation.hold(stream).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                },
             }
             drop(place);
         });
     }
     drop(listener);
     connections.shutdown().await;
+}
+
+/// All requests of one connection.
+struct Conversation {
+    builder: http1::Builder,
+    router: Router,
+    watcher: Watcher,
+}
+
+impl Conversation {
+    async fn hold<S: AsyncRead + AsyncWrite + Unpin + 'static>(self, stream: S) {
+        let router = self.router;
+        let service = service_fn(move |request| answer(router.clone(), request));
+        let stream = TokioIo::new(PatientStream::new(stream));
+        let connection = self.builder.serve_connection(stream, service);
+        if let Err(error) = self.watcher.watch(connection).await {
+            // What a client does to its own connection is its business.
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
 }
 
 type Place = tokio::sync::OwnedSemaphorePermit;

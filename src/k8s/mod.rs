@@ -3,7 +3,9 @@
 //! The same types and rules hold wherever a manifest comes from, and every refusal is worded as
 //! the Kubernetes API server words it, so that a manifest refused here is refused there.
 
+pub mod admission;
 pub mod authorize;
+pub mod certificate;
 pub mod client;
 pub mod convert;
 pub mod crd;
@@ -12,6 +14,8 @@ pub mod field;
 mod follow;
 mod host;
 pub mod lease;
+pub mod managed;
+pub mod mounted;
 pub mod schema;
 pub mod seen;
 pub mod status;

@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("delivery", &["clock", "core", "metrics", "queue", "registry"]),
     ("file_watch", &[]),
     ("http", &["clock", "core", "file_watch", "metrics", "queue", "registry"]),
-    ("k8s", &["clock", "core", "registry"]),
+    ("k8s", &["clock", "core", "file_watch", "registry"]),
     ("main", &["app", "cli", "config", "telemetry"]),
     ("manifests", &["clock", "core", "file_watch", "k8s", "registry"]),
     ("metrics", &["core"]),

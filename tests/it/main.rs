@@ -4,8 +4,8 @@
 //! against kills, system calls, power cuts, damaged files and a full volume; `mail_servers` holds
 //! the mail against real servers. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
 //! sees, `dev`, `client` and `migrate_config` the same of these; `auth` who may call; `health`,
-//! `credentials` and `metrics` what an operator sees of the mail servers; `canary` what nobody sees.
-//! `deploy` holds `deploy/` against a real API server.
+//! `credentials` and `metrics` what an operator sees of the mail servers; `canary` what nobody sees;
+//! `kubernetes` and `webhook` what a real API server sees; `deploy` whether it takes `deploy/`.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
 //! sources against their architecture. A run that draws lots prints its seed.
 
@@ -40,3 +40,4 @@ mod smtp;
 mod store;
 mod store_crash;
 mod support;
+mod webhook;

@@ -95,7 +95,7 @@ impl Home {
     pub fn on_kubernetes(mut self, kubeconfig: &Path) -> Self {
         let kubeconfig = kubeconfig.to_str().expect("UTF-8").to_owned();
         self.env.push(("KUBECONFIG", kubeconfig));
-        self.source = vec!["--kubernetes".into()];
+        self.source = ["--kubernetes", "--webhook-listen", "127.0.0.1:0"].map(Into::into).into();
         self
     }
 
@@ -219,13 +219,18 @@ impl Process {
     }
 
     fn address(&self) -> Option<String> {
+        self.address_of("listening")
+    }
+
+    /// The address that a line of the log tells.
+    pub fn address_of(&self, message: &str) -> Option<String> {
         self.log().lines().find_map(|line| {
-            if let Some((_, address)) = line.split_once("listening address=") {
+            if let Some((_, address)) = line.split_once(&format!("{message} address=")) {
                 return Some(address.to_owned());
             }
             let line: Value = serde_json::from_str(line).ok()?;
-            let listening = line["fields"]["message"] == "listening";
-            listening.then(|| line["fields"]["address"].as_str().map(str::to_owned))?
+            let told = line["fields"]["message"] == message;
+            told.then(|| line["fields"]["address"].as_str().map(str::to_owned))?
         })
     }
 

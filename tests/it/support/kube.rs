@@ -161,6 +161,15 @@ impl Kube {
         self.kubectl_with(&["apply", "-f", "-"], manifests)
     }
 
+    /// Has the API server judge these manifests without storing them; a warning is an error.
+    ///
+    /// # Errors
+    /// What kubectl printed to stderr.
+    pub fn dry_run(&self, manifests: &str) -> Result<String, String> {
+        let args = ["create", "--dry-run=server", "--warnings-as-errors", "-f", "-"];
+        self.kubectl_with(&args, manifests)
+    }
+
     /// Installs the custom resource definitions that our binary prints, and waits until they serve.
     ///
     /// # Panics
