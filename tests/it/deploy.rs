@@ -83,14 +83,19 @@ fn pod(workload: &Value) -> Value {
     pod
 }
 
+/// The command line of a StatefulSet.
+fn args(set: &Value) -> Vec<String> {
+    let args = &set["spec"]["template"]["spec"]["containers"][0]["args"];
+    serde_json::from_value(args.clone()).expect("texts")
+}
+
 /// The flags that the chart gives to the server, but for those that a test gives by itself.
 fn flags(objects: &[Value]) -> Vec<String> {
     let set = objects.iter().find(|object| object["kind"] == "StatefulSet").expect("the server");
-    let args = &set["spec"]["template"]["spec"]["containers"][0]["args"];
-    let args: Vec<String> = serde_json::from_value(args.clone()).expect("texts");
+    let args = args(set);
     assert_eq!(args[..2], ["serve", "--kubernetes"]);
-    let is_ours =
-        |arg: &&String| ["--data-dir", "--log-format"].iter().all(|f| !arg.starts_with(f));
+    let of_the_test = ["--data-dir", "--log-format"];
+    let is_ours = |arg: &&String| !of_the_test.iter().any(|flag| arg.starts_with(flag));
     args[2..].iter().filter(is_ours).cloned().collect()
 }
 
@@ -152,6 +157,10 @@ async fn the_api_server_takes_all_that_is_rendered_and_lets_its_pods_in_where_on
                     object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_i64();
                 assert!(Some(25) < grace, "longer than --shutdown-grace: {grace:?}");
                 admit(&kube, &pod(&object).to_string());
+                if object["kind"] == "StatefulSet" {
+                    let mut serve = Command::new(env!("CARGO_BIN_EXE_breakglass-mailer"));
+                    run(serve.args(args(&object)).arg("--help")).expect("it knows its flags");
+                }
                 pods_count += 1;
             }
         }
