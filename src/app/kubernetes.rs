@@ -1,51 +1,35 @@
-//! `serve --kubernetes`: the providers come from the API server, their status goes there, and its
-//! admission webhook is here.
+//! `serve --kubernetes`: the providers come from the API server, and their status goes there.
 
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use futures_util::FutureExt;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
-use super::{App, Mode, bind};
+use super::webhook::Webhook;
+use super::{App, Mode};
 use crate::config::{Serve, own_namespace};
-use crate::http::{Auth, Authorizer, server, webhook};
+use crate::http::{Auth, Authorizer};
 use crate::k8s::authorize::Reviewer;
 use crate::k8s::client::Client;
-use crate::k8s::managed::Webhook;
-use crate::k8s::{admission, lease, managed, mounted, status, watch as resources};
+use crate::k8s::{client, lease, status, watch as resources};
 
 /// What has to be there before the store is opened.
 pub(super) struct Kubernetes {
     client: Client,
-    /// Where the webhook listens.
-    listener: TcpListener,
-    certificate: Certificate,
-}
-
-/// The certificate to serve the webhook with; its owner keeps it up to date.
-struct Certificate {
-    keeping: watch::Sender<Option<Arc<rustls::sign::CertifiedKey>>>,
-    tls: TlsAcceptor,
-}
-
-/// A client for the API server of this pod, or of the current kubeconfig, and the socket of the
-/// webhook. Nothing is asked yet.
-pub(super) async fn open(serve: &Serve) -> anyhow::Result<Kubernetes> {
-    let client = crate::k8s::client::client()
-        .await
-        .context("--kubernetes needs a service account or a kubeconfig")?;
-    let listener = bind(serve.webhook.webhook_listen, "--webhook-listen").await?;
-    let folder = serve.webhook.webhook_cert_dir.as_deref();
-    let read = folder.map(mounted::read).transpose().map_err(|error| anyhow!(error))?;
-    let (keeping, certificate) = watch::channel(read.map(Arc::new));
-    let tls = webhook::acceptor(certificate).context("TLS is not available")?;
-    Ok(Kubernetes { client, listener, certificate: Certificate { keeping, tls } })
+    webhook: Webhook,
 }
 
 impl Kubernetes {
+    /// A client for the API server of this pod, or of the current kubeconfig, and the socket of
+    /// the webhook. Nothing is asked yet.
+    pub(super) async fn open(serve: &Serve) -> anyhow::Result<Self> {
+        let client = client::client()
+            .await
+            .context("--kubernetes needs a service account or a kubeconfig")?;
+        Ok(Self { client, webhook: Webhook::open(&serve.webhook).await? })
+    }
+
     /// Lets the API server say who may call.
     pub(super) fn authorizer(&self, serve: &Serve) -> Authorizer {
         let reviewer = Arc::new(Reviewer::new(self.client.clone(), serve.audience.clone()));
@@ -57,8 +41,8 @@ impl Kubernetes {
 
     /// Starts to watch, to lead, to tell and to judge.
     pub(super) fn start(self, app: &App, serve: &Serve, auth: Auth) -> Mode {
+        let Self { client, webhook } = self;
         let namespace = own_namespace(serve.namespace.clone());
-        let client = self.client.clone();
         let (registry, stop) = (&app.registry, &app.stop);
         let (leading, leads) = watch::channel(false);
         let (seeing, seen) = watch::channel(None);
@@ -68,7 +52,7 @@ impl Kubernetes {
             namespace: namespace.clone(),
             secret_namespaces: serve.secret_namespaces.clone(),
         };
-        self.judge(app, serve, source.clone());
+        webhook.start(app, &serve.webhook, source.clone());
         app.tasks.spawn(resources::watch(source, registry.clone(), seeing, stop.clone()));
         let electing = lease::elect(client.clone(), namespace, identity(), leading, stop.clone());
         app.tasks.spawn(electing);
@@ -82,36 +66,6 @@ impl Kubernetes {
             }
         });
         Mode { leads, listed, ..Mode::new(auth) }
-    }
-
-    /// Serves the webhook, and keeps its certificate up to date.
-    fn judge(self, app: &App, serve: &Serve, source: resources::Source) {
-        let Certificate { keeping, tls } = self.certificate;
-        match &serve.webhook.webhook_cert_dir {
-            Some(folder) => {
-                app.tasks.spawn(mounted::follow(folder.clone(), keeping, app.stop.clone()));
-            }
-            None => {
-                let webhook = Webhook {
-                    client: source.client.clone(),
-                    namespace: source.namespace.clone(),
-                    service: serve.webhook.webhook_service.clone(),
-                    configuration: serve.webhook.webhook_configuration.clone(),
-                };
-                app.tasks.spawn(managed::keep(webhook, keeping, app.stop.clone()));
-            }
-        }
-        if let Ok(address) = self.listener.local_addr() {
-            tracing::info!(%address, "listening for admission reviews");
-        }
-        let source = Arc::new(source);
-        let router = webhook::router(admission::PATH, move |review| {
-            let source = source.clone();
-            async move { admission::answer(&source, review).await }
-        });
-        let closing = app.closing.clone();
-        let serving = server::serve_tls(self.listener, tls, router, webhook::LIMITS, closing);
-        app.tasks.spawn(serving);
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod dev;
 mod kubernetes;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ use crate::smtp::{SmtpTransport, Timeouts};
 use crate::store::{DiskStore, Opened, Options};
 
 pub use dev::dev;
+use kubernetes::Kubernetes;
 
 /// How long answers under way may take once everything else has ended.
 const ANSWERS_TIME_MAX: Duration = Duration::from_secs(2);
@@ -61,7 +63,7 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
         let listener = bind(serve.address(), "--listen").await?;
         let kubernetes = match &source {
             Some(_) => None,
-            None => Some(kubernetes::open(&serve).await?),
+            None => Some(Kubernetes::open(&serve).await?),
         };
         let app = App::open(&serve.data_dir, &serve.policy)?;
         let auth = match (tokens, &kubernetes) {

@@ -62,6 +62,7 @@ impl Pem {
         let authority = CertifiedIssuer::self_signed(authority_params(now), KeyPair::generate()?)?;
         let mut params = CertificateParams::new(names)?;
         (params.not_before, params.not_after) = validity(now);
+        params.distinguished_name.push(DnType::CommonName, "breakglass-mailer webhook");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -110,7 +111,7 @@ fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
 
 fn authority_params(now: SystemTime) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "breakglass-mailer webhook");
+    params.distinguished_name.push(DnType::CommonName, "breakglass-mailer webhook authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     (params.not_before, params.not_after) = validity(now);

@@ -5,7 +5,7 @@
 
 pub mod admission;
 pub mod authorize;
-pub mod certificate;
+mod certificate;
 pub mod client;
 pub mod convert;
 pub mod crd;
