@@ -5,7 +5,7 @@
 //! the mail against real servers. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
 //! sees, `dev`, `client` and `migrate_config` the same of these; `auth` who may call; `health`,
 //! `credentials` and `metrics` what an operator sees of the mail servers; `canary` what nobody sees;
-//! `kubernetes` and `webhook` what a real API server sees.
+//! `kubernetes` and `webhook` what a real API server sees; `deploy` whether it takes `deploy/`.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
 //! sources against their architecture. A run that draws lots prints its seed.
 
@@ -18,6 +18,7 @@ mod crash;
 mod credentials;
 mod damage;
 mod delivery;
+mod deploy;
 mod dev;
 mod full;
 mod health;

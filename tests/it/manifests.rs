@@ -60,7 +60,7 @@ fn source(path: &Path) -> Source {
 }
 
 fn reference(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/manifests/reference");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples");
     if name.is_empty() { folder } else { folder.join(name) }
 }
 

@@ -101,7 +101,7 @@ const BEFORE: &str = "mail:
     count: 3
     initialBackoffMs: 100
 ";
-const AFTER: &str = include_str!("manifests/reference/migrated.yaml");
+const AFTER: &str = include_str!("../../deploy/samples/migrated.yaml");
 
 #[test]
 fn the_example_of_the_reference_becomes_what_the_reference_says() {

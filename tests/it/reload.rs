@@ -237,7 +237,7 @@ async fn every_manifest_of_the_reference_starts_a_server_that_shows_no_password(
     let home = Home::new(&[]);
     let folder = home.path("manifests");
     std::fs::create_dir(&folder).expect("a folder");
-    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/manifests/reference");
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples");
     let mut names = BTreeSet::new();
     let mut passwords = BTreeSet::new();
     for entry in std::fs::read_dir(reference).expect("the examples") {

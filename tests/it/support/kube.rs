@@ -205,7 +205,11 @@ impl Kube {
             .unwrap_or_default()
     }
 
-    fn kubectl_with(&self, args: &[&str], stdin: &str) -> Result<String, String> {
+    /// The same with something on its standard input.
+    ///
+    /// # Errors
+    /// What it printed to stderr.
+    pub fn kubectl_with(&self, args: &[&str], stdin: &str) -> Result<String, String> {
         let mut child = Command::new(assets().join("kubectl"))
             .arg("--kubeconfig")
             .arg(self.kubeconfig())

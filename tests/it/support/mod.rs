@@ -18,6 +18,7 @@ pub mod sink;
 pub mod smtp;
 pub mod wait;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -58,6 +59,16 @@ pub fn need(thing: &str) -> bool {
     false
 }
 
+/// The search path, and in front of it the folder in which tests/run keeps helm.
+pub fn helm_path() -> OsString {
+    let mut path = mail_servers::cache("helm").into_os_string();
+    if let Some(others) = std::env::var_os("PATH") {
+        path.push(":");
+        path.push(others);
+    }
+    path
+}
+
 fn has(thing: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     let there = |paths: &[&str]| paths.iter().all(|path| Path::new(path).exists());
@@ -69,6 +80,7 @@ fn has(thing: &str) -> bool {
             let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
             device.is_ok() && (root || there(&["/usr/bin/fusermount3"]))
         }
+        "helm" => Command::new("helm").env("PATH", helm_path()).arg("version").output().is_ok(),
         "ipv6" => std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok(),
         // Below 1024, so that it can be 465.
         "low port" => root,
