@@ -109,6 +109,8 @@ metrics! {
     commit_jobs: Histogram = "breakglass_mailer_store_commit_jobs" [] in COMMIT_JOBS;
     /// Records that could not be read and were set aside.
     damaged_records: IntGauge = "breakglass_mailer_store_damaged_records" [];
+    /// 1 when this pod had another store before: what that one holds is not here.
+    store_changed: IntGauge = "breakglass_mailer_store_changed" [];
     /// Requests, by method, path template and status.
     http_requests: IntCounterVec =
         "breakglass_mailer_http_requests_total" ["method", "path", "status"];
@@ -200,6 +202,11 @@ impl Metrics {
     /// A notification was refused; `reason` is one of a closed set.
     pub fn refused(&self, provider: &ProviderName, reason: &'static str) {
         self.refused.with_label_values(&[self.label(provider), reason]).inc();
+    }
+
+    /// The store is not the one that this pod had before.
+    pub fn store_changed(&self) {
+        self.store_changed.set(1);
     }
 
     /// How many records the store has set aside because they cannot be read.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures_util::FutureExt;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::webhook::Webhook;
 use super::{App, Mode};
@@ -12,6 +13,7 @@ use crate::config::{Serve, own_namespace};
 use crate::http::{Auth, Authorizer};
 use crate::k8s::authorize::Reviewer;
 use crate::k8s::client::Client;
+use crate::k8s::volume::{self, Volume};
 use crate::k8s::{client, lease, status, watch as resources};
 
 /// What has to be there before the store is opened.
@@ -54,8 +56,16 @@ impl Kubernetes {
         };
         webhook.start(app, &serve.webhook, source.clone());
         app.tasks.spawn(resources::watch(source, registry.clone(), seeing, stop.clone()));
-        let electing = lease::elect(client.clone(), namespace, identity(), leading, stop.clone());
+        let identity = pod().unwrap_or_else(|| format!("breakglass-mailer-{}", Uuid::now_v7()));
+        let electing =
+            lease::elect(client.clone(), namespace.clone(), identity, leading, stop.clone());
         app.tasks.spawn(electing);
+        if let Some(pod) = pod() {
+            let volume = Volume { namespace, pod, store: app.store_name.clone() };
+            let metrics = app.metrics.clone();
+            let changed = move || metrics.store_changed();
+            app.tasks.spawn(volume::remember(client.clone(), volume, changed, stop.clone()));
+        }
         let telling =
             status::tell(client, registry.clone(), seen.clone(), leads.clone(), stop.clone());
         app.tasks.spawn(telling);
@@ -69,8 +79,7 @@ impl Kubernetes {
     }
 }
 
-/// The name of the pod, else one of our own.
-fn identity() -> String {
-    let pod = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
-    pod.unwrap_or_else(|| format!("breakglass-mailer-{}", uuid::Uuid::now_v7()))
+/// The name of the pod, where there is one.
+fn pod() -> Option<String> {
+    std::env::var("POD_NAME").ok().filter(|name| !name.is_empty())
 }

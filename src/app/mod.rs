@@ -129,6 +129,8 @@ struct App {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     store: Arc<DiskStore>,
+    /// The name of the store.
+    store_name: String,
     clock: Clock,
     policy: Policy,
     /// Ends everything but delivery and the API.
@@ -174,8 +176,18 @@ impl App {
         };
         let registry = Arc::new(Registry::new(intervals, clock));
         let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
-        let (policy, tasks) = (policy.clone(), TaskTracker::new());
-        Ok(Self { queue, registry, metrics, store, clock, policy, stop, closing, tasks })
+        Ok(Self {
+            queue,
+            registry,
+            metrics,
+            store,
+            store_name: opened.store.to_string(),
+            clock,
+            policy: policy.clone(),
+            stop,
+            closing,
+            tasks: TaskTracker::new(),
+        })
     }
 
     /// Delivers and answers until a signal comes or the store stops.

@@ -1,4 +1,4 @@
-//! Events about a MailProvider, for `kubectl describe`: only when something changed.
+//! Events for `kubectl describe`, of a MailProvider and of a pod: only when something changed.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -27,9 +27,26 @@ impl Events {
             ..ObjectReference::default()
         };
         for event in changes(before, now) {
-            if let Err(error) = self.0.publish(&event, &about).await {
-                tracing::debug!(mailprovider = name, %error, "cannot write an event");
-            }
+            self.publish(&event, &about).await;
+        }
+    }
+
+    /// Tells that a pod has another store than before.
+    pub(super) async fn store_changed(&self, namespace: &str, pod: &str, note: String) {
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(pod.to_owned()),
+            ..ObjectReference::default()
+        };
+        let event = event(EventType::Warning, "StoreChanged", "Start", note);
+        self.publish(&event, &about).await;
+    }
+
+    async fn publish(&self, event: &Event, about: &ObjectReference) {
+        if let Err(error) = self.0.publish(event, about).await {
+            tracing::debug!(reason = event.reason, %error, "cannot write an event");
         }
     }
 }

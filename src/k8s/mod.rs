@@ -19,4 +19,5 @@ pub mod mounted;
 pub mod schema;
 pub mod seen;
 pub mod status;
+pub mod volume;
 pub mod watch;

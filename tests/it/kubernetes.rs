@@ -257,3 +257,35 @@ async fn a_status_is_written_only_when_something_changed_and_keeps_its_times() {
     assert_eq!(events.lines().count(), 2, "one for each that became healthy: {events}");
     tokio::time::timeout(Duration::from_secs(60), app.stop()).await.expect("it stops");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_comes_back_with_another_volume_says_so() {
+    if !need("kube") {
+        return;
+    }
+    let kube = Kube::start().await;
+    kube.install_crds(&["mailproviders"]).await;
+    let pod = |home: Home| home.on_kubernetes(&kube.kubeconfig()).env("POD_NAME", "mailer-0");
+    let changed = async |app: &App| Scrape::of(&app.client).await.count("store_changed", &[]);
+    let remembered = || {
+        let lease = kube.get("lease", "breakglass-mailer")?;
+        let stores = &lease["metadata"]["annotations"];
+        Some(stores["store.breakglass.t-caas.telekom.com/mailer-0"].as_str()?.to_owned())
+    };
+
+    let home = pod(Home::new(&[]));
+    let app = home.start().await;
+    let store = eventually("its store is remembered", async || remembered()).await;
+    app.stop().await;
+    let app = home.start().await;
+    assert_eq!(changed(&app).await, 0);
+    app.stop().await;
+
+    let app = pod(Home::new(&[])).start().await;
+    eventually("the change is told", async || (changed(&app).await == 1).then_some(())).await;
+    eventually("the new one is remembered", async || remembered().filter(|now| *now != store))
+        .await;
+    let events = kube.kubectl(&["get", "events", "-o", "wide"]).expect("events");
+    assert!(events.contains("StoreChanged") && events.contains(&store), "{events}");
+    assert!(app.process.log().contains("this pod had another store"));
+}
