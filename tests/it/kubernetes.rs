@@ -137,6 +137,38 @@ async fn a_secret_counts_as_soon_as_it_is_there_changed_or_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_server_let_in_and_cannot_be_used_is_told_of_and_holds_up_no_other() {
+    let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
+    let sink = Sink::start();
+    let bad_host = json!({"smtp": {"host": "two words"}, "default": true});
+    kube.apply(&provider("invalid", sink.port, &bad_host)).expect("the schema allows it");
+    let bad_authority = json!({"smtp": {"certificateAuthority": "no PEM"}});
+    kube.apply(&provider("unreadable", sink.port, &bad_authority)).expect("applied");
+    let foreign = json!({"smtp": {
+        "username": "u",
+        "passwordRef": {"name": "s", "namespace": "kube-system"},
+    }});
+    kube.apply(&provider("foreign", sink.port, &foreign)).expect("applied");
+    kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
+
+    is(&kube, "relay", "Ready", "True Configured").await;
+    is(&kube, "invalid", "Ready", "False ValidationFailed").await;
+    is(&kube, "foreign", "Ready", "False ValidationFailed").await;
+    is(&kube, "unreadable", "Ready", "False InvalidCertificateAuthority").await;
+    let message =
+        kube.get("mailprovider", "invalid").expect("it")["status"]["conditions"][0]["message"]
+            .clone();
+    let said = message.as_str().expect("a message");
+    assert!(said.starts_with("spec.smtp.host: Invalid value: \"two words\": "), "{said}");
+    let accepted = app.notify(&to_ada()).await;
+    app.jobs_are(&accepted, &["delivered"]).await;
+
+    let repaired = json!({"smtp": {"host": "127.0.0.1"}});
+    kube.apply(&provider("invalid", sink.port, &repaired)).expect("applied");
+    is(&kube, "invalid", "Ready", "True Configured").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_escalation_chooses_as_soon_as_it_is_there_and_its_kind_may_come_later() {
     let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
     let (urgent, standard) = (Sink::start(), Sink::start());
