@@ -72,15 +72,19 @@ where
                     }
                     Ok(Event::Apply(_) | Event::Delete(_)) => {}
                     Err(error) => {
-                        if is_refusal(&error) {
-                            sender.send_if_modified(|known| {
-                                *known == Known::NotYet && {
-                                    *known = Known::Refused;
-                                    true
-                                }
-                            });
+                        let code = code(&error);
+                        // The server no longer knows where we were, so the list is read again.
+                        if code == Some(EXPIRED) {
+                            continue;
                         }
-                        let text = error.to_string();
+                        let is_refused = matches!(code, Some(FORBIDDEN | NOT_FOUND));
+                        if is_refused && *sender.borrow() == Known::NotYet {
+                            sender.send_replace(Known::Refused);
+                        }
+                        let text = match code {
+                            Some(NOT_FOUND) => "there is no such kind yet".to_owned(),
+                            _ => error.to_string(),
+                        };
                         if last_error.as_ref() != Some(&text) {
                             tracing::warn!(what, error = text, "cannot watch; what is known stays");
                         }
@@ -109,13 +113,17 @@ where
     }
 }
 
-/// Whether the API server answered that there is nothing to read for us, which may last.
-fn is_refusal(error: &watcher::Error) -> bool {
-    let code = match error {
+const FORBIDDEN: u16 = 403;
+const NOT_FOUND: u16 = 404;
+const EXPIRED: u16 = 410;
+
+/// The status that the API server answered with; `None` when it did not answer.
+fn code(error: &watcher::Error) -> Option<u16> {
+    match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
-        watcher::Error::WatchError(status) => status.code,
-        _ => return false,
-    };
-    matches!(code, 403 | 404)
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
+    }
 }
