@@ -81,8 +81,11 @@ impl Registry {
                     old.disabled == provider.disabled && same_server(old, provider)
                 });
                 if !same {
-                    let now = self.clock.now();
-                    health.insert(name.clone(), Health { next_check: now, ..Health::default() });
+                    let checked_at = health.get(name).map(|old| old.checked_at).unwrap_or_default();
+                    let earliest = checked_at.plus(Health::CHECK_INTERVAL_MIN);
+                    let next_check = earliest.max(self.clock.now());
+                    let fresh = Health { checked_at, next_check, ..Health::default() };
+                    health.insert(name.clone(), fresh);
                 }
             }
             self.catalog.send_replace(catalog);
@@ -136,6 +139,19 @@ impl Registry {
         *health = after;
         self.changes.send_modify(|count| *count += 1);
         transition
+    }
+
+    /// A check of a provider begins.
+    pub fn check_begins(&self, name: &ProviderName) {
+        if let Some(health) = self.lock_health().get_mut(name) {
+            health.checked_at = self.clock.now();
+        }
+    }
+
+    /// What time it is for the health that is told.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.clock.now()
     }
 
     /// An attempt to send through a provider ended; `error` is what it failed with.
@@ -192,7 +208,7 @@ pub fn same_server(a: &Provider, b: &Provider) -> bool {
     let password = |provider: &Provider| {
         provider.smtp.credentials.as_ref().map(|credentials| match &credentials.password {
             Password::Loaded(secret) => Ok(secret.expose_secret().to_owned()),
-            Password::SecretNotFound(name) => Err(name.clone()),
+            Password::SecretNotFound(name) | Password::SecretUnreadable(name) => Err(name.clone()),
             Password::KeyNotFound(name, key) => Err(format!("{name}/{key}")),
         })
     };

@@ -37,11 +37,45 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// At trace sled writes out keys and values, which are mail; and notify tells each event of a
-/// folder that it watches, without end where the log is a file in that folder.
+/// kube-client writes out whole answers that it cannot read, which may be Secrets, and each failed
+/// call, which our code tells once. At trace sled writes out keys and values, which are mail; and
+/// notify tells each event of a folder that it watches, without end where the log is a file in
+/// that folder.
 fn tells_too_much(of: &Metadata<'_>) -> bool {
     let is_of = |name: &str| {
         of.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    *of.level() == Level::TRACE && (is_of("sled") || is_of("notify"))
+    is_of("kube_client") || *of.level() == Level::TRACE && (is_of("sled") || is_of("notify"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tracing_subscriber::layer::Context;
+
+    struct Count(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Count {
+        fn on_event(&self, _: &tracing::Event<'_>, _: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn libraries_that_write_out_what_they_cannot_read_are_silent() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let silence = filter_fn(|of| !tells_too_much(of));
+        let subscriber =
+            tracing_subscriber::registry().with(Count(count.clone()).with_filter(silence));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "kube_client::client", "{{\"password\": \"aHVudGVy\"}}");
+            tracing::trace!(target: "sled::pagecache", "key and value");
+            assert_eq!(count.load(Ordering::Relaxed), 0);
+            tracing::warn!(target: "kube_clients", "another crate");
+            tracing::warn!(target: "sled", "a disk that fails");
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+    }
 }

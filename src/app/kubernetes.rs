@@ -13,7 +13,7 @@ use crate::config::{Serve, own_namespace};
 use crate::http::{Auth, Authorizer};
 use crate::k8s::authorize::Reviewer;
 use crate::k8s::client::Client;
-use crate::k8s::volume::{self, Volume};
+use crate::k8s::volume::{self, Pod};
 use crate::k8s::{client, lease, status, watch as resources};
 
 /// What has to be there before the store is opened.
@@ -56,15 +56,18 @@ impl Kubernetes {
         };
         webhook.start(app, &serve.webhook, source.clone());
         app.tasks.spawn(resources::watch(source, registry.clone(), seeing, stop.clone()));
-        let identity = pod().unwrap_or_else(|| format!("breakglass-mailer-{}", Uuid::now_v7()));
+        let pod = variable("POD_NAME");
+        let identity =
+            pod.clone().unwrap_or_else(|| format!("breakglass-mailer-{}", Uuid::now_v7()));
         let electing =
             lease::elect(client.clone(), namespace.clone(), identity, leading, stop.clone());
         app.tasks.spawn(electing);
-        if let Some(pod) = pod() {
-            let volume = Volume { namespace, pod, store: app.store_name.clone() };
+        if let Some(pod) = pod {
+            let pod = Pod { namespace, name: pod, uid: variable("POD_UID") };
             let metrics = app.metrics.clone();
             let changed = move || metrics.store_changed();
-            app.tasks.spawn(volume::remember(client.clone(), volume, changed, stop.clone()));
+            let store = app.store_name.clone();
+            app.tasks.spawn(volume::remember(client.clone(), pod, store, changed, stop.clone()));
         }
         let telling =
             status::tell(client, registry.clone(), seen.clone(), leads.clone(), stop.clone());
@@ -79,7 +82,7 @@ impl Kubernetes {
     }
 }
 
-/// The name of the pod, where there is one.
-fn pod() -> Option<String> {
-    std::env::var("POD_NAME").ok().filter(|name| !name.is_empty())
+/// What the downward API tells of the pod.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -142,7 +142,7 @@ fn password_loaded(provider: &Provider) -> Option<Condition> {
     let password = &provider.smtp.credentials.as_ref()?.password;
     let reason = match password {
         Password::Loaded(_) => Reason::SecretLoaded,
-        Password::SecretNotFound(_) => Reason::SecretNotFound,
+        Password::SecretNotFound(_) | Password::SecretUnreadable(_) => Reason::SecretNotFound,
         Password::KeyNotFound(..) => Reason::KeyNotFound,
     };
     Some(Condition {

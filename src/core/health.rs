@@ -36,6 +36,10 @@ pub struct Health {
     /// Logins refused in a row: each doubles the wait for the next check, so that no account is
     /// locked out by checking.
     pub logins_refused: u16,
+    /// When the last check began.
+    pub checked_at: Time,
+    /// When something was learned last, by a check or a delivery.
+    pub learned_at: Time,
     /// When to check next.
     pub next_check: Time,
     /// When a check last passed: `lastHealthCheck`.
@@ -67,6 +71,8 @@ pub enum HealthEvent {
 }
 
 impl Health {
+    /// The least time between the beginnings of two checks, however often a provider is edited.
+    pub const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(2);
     /// The longest wait between two checks while logins are refused.
     pub const LOGIN_WAIT_MAX: Duration = Duration::from_secs(3600);
 
@@ -81,6 +87,7 @@ impl Health {
         now: Time,
     ) -> Self {
         let mut next = self.clone();
+        next.learned_at = now;
         match event {
             HealthEvent::Reached | HealthEvent::CheckPassed => {
                 next.healthy = Some(true);

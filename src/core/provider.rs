@@ -180,6 +180,8 @@ pub enum Password {
     SecretNotFound(String),
     /// The Secret has no such key, or its value is empty; carries `namespace/name` and the key.
     KeyNotFound(String, String),
+    /// Nobody told whether there is a Secret of this name (`namespace/name`).
+    SecretUnreadable(String),
 }
 
 impl Password {
@@ -189,6 +191,9 @@ impl Password {
         match self {
             Self::Loaded(_) => None,
             Self::SecretNotFound(secret) => Some(format!("there is no Secret {secret}")),
+            Self::SecretUnreadable(secret) => {
+                Some(format!("the Secret {secret} cannot be read: we may not, or nobody answers"))
+            }
             Self::KeyNotFound(secret, key) => {
                 Some(format!("the Secret {secret} has no value for the key {key}"))
             }

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Delivery;
 use super::lane::sleep_until;
-use crate::core::health::HealthEvent;
+use crate::core::health::{Health, HealthEvent};
 use crate::core::provider::{Provider, ProviderName};
 use crate::registry::same_server;
 
@@ -48,11 +48,13 @@ impl Delivery {
         let name = &provider.name;
         let mut leads = self.leads.clone();
         let mut changes = self.registry.changes();
+        let mut was_leading = false;
         loop {
             changes.borrow_and_update();
-            let is_healthy =
-                self.registry.health_of(&provider).is_some_and(|now| now.healthy == Some(true));
-            if is_healthy && !*leads.borrow_and_update() {
+            let is_leading = *leads.borrow_and_update();
+            let known = self.registry.health_of(&provider).and_then(|health| health.healthy);
+            if known == Some(true) && !is_leading {
+                was_leading = false;
                 tokio::select! {
                     _ = changes.changed() => {}
                     _ = leads.changed() => {}
@@ -60,10 +62,14 @@ impl Delivery {
                 }
                 continue;
             }
+            // What a new leader believes may be old: it looks before it tells.
+            let is_new = is_leading && !std::mem::replace(&mut was_leading, is_leading);
+            let looks_again = is_new && known == Some(true);
             let moved = self.registry.check_moved();
             let health = self.registry.health_of(&provider);
             let due = health.as_ref().map(|health| self.clock.instant(health.next_check));
-            let Some(health) = health.filter(|health| health.next_check <= self.clock.now()) else {
+            let is_due = |health: &Health| looks_again || health.next_check <= self.clock.now();
+            let Some(health) = health.filter(is_due) else {
                 tokio::select! {
                     () = sleep_until(due) => {}
                     () = moved => {}
@@ -71,6 +77,7 @@ impl Delivery {
                 }
                 continue;
             };
+            self.registry.check_begins(name);
             let begin = Instant::now();
             let checked = tokio::select! {
                 checked = self.transport.probe(&provider) => checked,

@@ -14,6 +14,7 @@ use tokio::time::{Duration, timeout};
 use super::convert::{self, SecretNamespaces};
 use super::crd::MailProvider;
 use super::field::FieldError;
+use super::schema::UnknownFields;
 use super::watch::Source;
 use crate::core::provider::Password;
 
@@ -74,7 +75,13 @@ fn verdict(
     };
     let name = object.metadata.name.as_deref().unwrap_or(&request.name);
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
-    match convert::mail_provider(name, &object.data["spec"], namespaces, &not_looked_up) {
+    match convert::mail_provider(
+        name,
+        &object.data["spec"],
+        UnknownFields::Ignored,
+        namespaces,
+        &not_looked_up,
+    ) {
         Ok(converted) => warnings = converted.warnings,
         Err(found) => errors = found,
     }

@@ -4,6 +4,7 @@
 //! Nobody is let in while the API server cannot be asked.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Reviewer {
     audience: String,
     answers: Mutex<Answers>,
     turns: Semaphore,
+    /// Whether the last one that was asked about could not be, which is told once.
+    is_failing: AtomicBool,
 }
 
 impl Reviewer {
@@ -47,7 +50,8 @@ impl Reviewer {
     #[must_use]
     pub fn new(client: Client, audience: String) -> Self {
         let turns = Semaphore::new(REVIEWS_COUNT_MAX);
-        Self { client, audience, answers: Mutex::default(), turns }
+        let is_failing = AtomicBool::new(false);
+        Self { client, audience, answers: Mutex::default(), turns, is_failing }
     }
 
     /// Whether the caller with this token may do this.
@@ -59,19 +63,23 @@ impl Reviewer {
         if let Some(answer) = self.lock_answers().get(&key, Instant::now()) {
             return answer;
         }
-        let answer = match timeout(REVIEW_TIME_MAX, self.ask(token, act)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot ask the API server about a caller");
-                return Err(Refusal::Unavailable);
+        let asked = timeout(REVIEW_TIME_MAX, self.ask(token, act)).await;
+        let error = match asked {
+            Ok(Ok(answer)) => {
+                self.is_failing.store(false, Ordering::Relaxed);
+                // A token that nobody knows is made up anew as easily as it is repeated.
+                if answer != Err(Refusal::Unauthenticated) {
+                    self.lock_answers().insert(key, answer.clone(), Instant::now());
+                }
+                return answer;
             }
-            Err(_) => {
-                tracing::warn!("the API server did not say in time whether a caller may");
-                return Err(Refusal::Unavailable);
-            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
         };
-        self.lock_answers().insert(key, answer.clone(), Instant::now());
-        answer
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(error, "cannot ask the API server about callers");
+        }
+        Err(Refusal::Unavailable)
     }
 
     async fn ask(&self, token: &str, act: Act) -> Result<Answer, kube::Error> {

@@ -51,31 +51,32 @@ pub struct Converted {
     pub warnings: Vec<String>,
 }
 
-/// The provider that a manifest means. `password` looks up namespace, name and key.
+/// The provider that a manifest means. `password` looks up namespace, name and key; it is asked
+/// only for what the rules allow.
 ///
 /// # Errors
 /// Everything that breaks the schema, its CEL rules, or a rule that these cannot say.
 pub fn mail_provider(
     name: &str,
     spec: &Value,
+    unknown: UnknownFields,
     namespaces: SecretNamespaces<'_>,
     password: &dyn Fn(&str, &str, &str) -> Password,
 ) -> Result<Converted, Vec<FieldError>> {
-    let read = schema::read::<MailProviderSpec>(spec, "spec", UnknownFields::Refused);
+    let read = schema::read::<MailProviderSpec>(spec, "spec", unknown);
     let mut errors = read.errors;
     let Some(spec) = read.value else { return Err(errors) };
     // A limit of the schema may be a rule of the conversion too: one of them is enough.
     let more = validate(name, &spec, namespaces);
     let more = more.into_iter().filter(|more| errors.iter().all(|error| error.path != more.path));
     errors.extend(more.collect::<Vec<_>>());
-    match provider(name, &spec, namespaces, password) {
-        Some(provider) if errors.is_empty() => {
-            let mut warnings = warnings(&spec);
-            warnings.extend(password_warning(&provider));
-            Ok(Converted { provider, warnings })
-        }
-        _ => Err(errors),
+    if !errors.is_empty() {
+        return Err(errors);
     }
+    let provider = provider(name, &spec, namespaces, password).ok_or(errors)?;
+    let mut warnings = warnings(&spec);
+    warnings.extend(password_warning(&provider));
+    Ok(Converted { provider, warnings })
 }
 
 fn password_warning(provider: &Provider) -> Option<String> {

@@ -1,20 +1,26 @@
 //! Events for `kubectl describe`, of a MailProvider and of a pod: only when something changed.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::time::timeout;
 
 use super::crd::{API_VERSION, MailProviderStatus};
 use super::seen::SeenProvider;
+use super::volume::Pod;
 use crate::core::conditions::{ConditionType, Reason};
 
+/// How long writing one may take: an event is worth no waiting.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Writes events.
-pub(super) struct Events(Recorder);
+pub(super) struct Events(Client);
 
 impl Events {
     pub(super) fn new(client: Client) -> Self {
-        let reporter = Reporter { controller: "breakglass-mailer".into(), instance: None };
-        Self(Recorder::new(client, reporter))
+        Self(client)
     }
 
     /// Tells how `now` differs from what was said of the provider before.
@@ -32,12 +38,13 @@ impl Events {
     }
 
     /// Tells that a pod has another store than before.
-    pub(super) async fn store_changed(&self, namespace: &str, pod: &str, note: String) {
+    pub(super) async fn store_changed(&self, pod: &Pod, note: String) {
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
-            namespace: Some(namespace.to_owned()),
-            name: Some(pod.to_owned()),
+            namespace: Some(pod.namespace.clone()),
+            name: Some(pod.name.clone()),
+            uid: pod.uid.clone(),
             ..ObjectReference::default()
         };
         let event = event(EventType::Warning, "StoreChanged", "Start", note);
@@ -45,8 +52,15 @@ impl Events {
     }
 
     async fn publish(&self, event: &Event, about: &ObjectReference) {
-        if let Err(error) = self.0.publish(event, about).await {
-            tracing::debug!(reason = event.reason, %error, "cannot write an event");
+        let reporter = Reporter { controller: "breakglass-mailer".into(), instance: None };
+        // A recorder that is kept counts up the first event of a reason, with the words of then.
+        let recorder = Recorder::new(self.0.clone(), reporter);
+        match timeout(WRITE_TIME_MAX, recorder.publish(event, about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(reason = event.reason, %error, "cannot write an event");
+            }
+            Err(_) => tracing::debug!(reason = event.reason, "writing an event took too long"),
         }
     }
 }

@@ -2,29 +2,37 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::Store;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{WatchStreamExt, reflector::reflector};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long the API server keeps a watch, in seconds. One that was dropped on the way is noticed
 /// after this time, too.
 pub(super) const WATCH_SECONDS: u32 = 50;
 
+/// How often the list is read anew. A watch from a point that the server does not know yet, after
+/// its data was restored from a backup, neither fails nor tells.
+const LIST_INTERVAL: Duration = Duration::from_secs(300);
+
 /// What is known of the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     /// The first list is not in.
     NotYet,
-    /// There is no such kind, or we may not read it: as good as none of it.
+    /// The API server answered, and with no list: there is no such kind, or we may not read it.
     Refused,
-    /// All of it, as it was a moment ago.
+    /// All of it, as it was when the API server last told.
     Listed,
 }
 
@@ -53,50 +61,54 @@ where
         selector: &str,
         changed: Arc<Notify>,
     ) -> Self {
-        let writer = reflector::store::Writer::new(kind);
+        let mut writer = Writer::new(kind);
         let store = writer.as_reader();
         let (sender, known) = watch::channel(Known::NotYet);
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         if !selector.is_empty() {
             config = config.fields(selector);
         }
-        let events = reflector(writer, watcher(api, config)).default_backoff();
         let task = tokio::spawn(async move {
-            let mut events = std::pin::pin!(events);
             let mut last_error = None;
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(Event::Init | Event::InitApply(_)) => continue,
-                    Ok(Event::InitDone) => {
-                        sender.send_replace(Known::Listed);
-                    }
-                    Ok(Event::Apply(_) | Event::Delete(_)) => {}
-                    Err(error) => {
-                        let code = code(&error);
-                        // The server no longer knows where we were, so the list is read again.
-                        if code == Some(EXPIRED) {
+            loop {
+                let mut events = pin!(watcher(api.clone(), config.clone()).default_backoff());
+                let end = Instant::now() + LIST_INTERVAL;
+                while let Ok(Some(event)) = timeout_at(end, events.next()).await {
+                    let event = match event {
+                        Ok(event) => event,
+                        Err(error) => {
+                            let code = code(&error);
+                            // The server no longer knows where we were: the list is read again.
+                            if code == Some(EXPIRED) {
+                                continue;
+                            }
+                            if code.is_some() && *sender.borrow() == Known::NotYet {
+                                sender.send_replace(Known::Refused);
+                            }
+                            let text = match code {
+                                Some(NOT_FOUND) => "there is no such kind yet".to_owned(),
+                                _ => error.to_string(),
+                            };
+                            if last_error.as_ref() != Some(&text) {
+                                let error = &text;
+                                tracing::warn!(what, error, "cannot watch; what is known stays");
+                            }
+                            last_error = Some(text);
+                            changed.notify_one();
                             continue;
                         }
-                        let is_refused = matches!(code, Some(FORBIDDEN | NOT_FOUND));
-                        if is_refused && *sender.borrow() == Known::NotYet {
-                            sender.send_replace(Known::Refused);
-                        }
-                        let text = match code {
-                            Some(NOT_FOUND) => "there is no such kind yet".to_owned(),
-                            _ => error.to_string(),
-                        };
-                        if last_error.as_ref() != Some(&text) {
-                            tracing::warn!(what, error = text, "cannot watch; what is known stays");
-                        }
-                        last_error = Some(text);
-                        changed.notify_one();
-                        continue;
+                    };
+                    writer.apply_watcher_event(&event);
+                    match event {
+                        Event::Init | Event::InitApply(_) => continue,
+                        Event::InitDone => drop(sender.send_replace(Known::Listed)),
+                        Event::Apply(_) | Event::Delete(_) => {}
                     }
+                    if last_error.take().is_some() {
+                        tracing::info!(what, "watching again");
+                    }
+                    changed.notify_one();
                 }
-                if last_error.take().is_some() {
-                    tracing::info!(what, "watching again");
-                }
-                changed.notify_one();
             }
         });
         Self { store, known, _task: AbortOnDropHandle::new(task) }
@@ -113,7 +125,6 @@ where
     }
 }
 
-const FORBIDDEN: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const EXPIRED: u16 = 410;
 

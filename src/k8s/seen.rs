@@ -15,6 +15,7 @@ use super::convert::{self, Converted, SecretNamespaces};
 use super::crd::{BreakglassEscalationSpec, ClusterConfigSpec, MailProviderStatus};
 use super::field::FieldError;
 use super::schema::{self, UnknownFields};
+use crate::core::conditions::ConditionType;
 use crate::core::provider::Password;
 use crate::core::route::Catalog;
 use crate::core::time::Time;
@@ -27,8 +28,17 @@ pub(super) struct Objects {
     pub(super) providers: Vec<Arc<DynamicObject>>,
     pub(super) escalations: Vec<Arc<DynamicObject>>,
     pub(super) clusters: Vec<Arc<DynamicObject>>,
-    /// Those that are known; a missing one is none.
-    pub(super) secrets: BTreeMap<FullName, Arc<Secret>>,
+    /// Those that are followed.
+    pub(super) secrets: BTreeMap<FullName, SecretState>,
+}
+
+/// What is known of a Secret.
+#[derive(Clone)]
+pub(super) enum SecretState {
+    Found(Arc<Secret>),
+    Missing,
+    /// We may not read it, or nobody answered.
+    Unreadable,
 }
 
 /// One MailProvider as it was seen.
@@ -82,12 +92,12 @@ pub(super) fn build(objects: &Objects, namespaces: SecretNamespaces<'_>) -> Buil
         let mut seen = SeenProvider {
             uid: object.uid().unwrap_or_default(),
             generation: object.metadata.generation,
-            status: serde_json::from_value(object.data["status"].clone()).unwrap_or_default(),
+            status: our_status(object),
             errors: Vec::new(),
             is_insecure: spec["smtp"]["disableTLS"] == true
                 || spec["smtp"]["insecureSkipVerify"] == true,
         };
-        match convert::mail_provider(&name, spec, namespaces, &password) {
+        match convert::mail_provider(&name, spec, UnknownFields::Ignored, namespaces, &password) {
             Ok(Converted { mut provider, warnings: more }) => {
                 provider.created = object
                     .creation_timestamp()
@@ -119,10 +129,23 @@ pub(super) fn build(objects: &Objects, namespaces: SecretNamespaces<'_>) -> Buil
     Built { seen, secrets: asked.into_inner(), warnings }
 }
 
+/// The status, without conditions of others.
+fn our_status(object: &DynamicObject) -> MailProviderStatus {
+    let status = serde_json::from_value(object.data["status"].clone());
+    let mut status: MailProviderStatus = status.unwrap_or_default();
+    let ours = [ConditionType::Ready, ConditionType::Healthy, ConditionType::PasswordLoaded];
+    status.conditions.retain(|found| ours.iter().any(|ours| ours.as_str() == found.type_));
+    status
+}
+
 /// What a `passwordRef` leads to. An empty value, or one that is no text, is a missing key.
-fn password(secret: Option<&Arc<Secret>>, (namespace, name): &FullName, key: &str) -> Password {
+fn password(secret: Option<&SecretState>, (namespace, name): &FullName, key: &str) -> Password {
     let shown = format!("{namespace}/{name}");
-    let Some(secret) = secret else { return Password::SecretNotFound(shown) };
+    let secret = match secret {
+        Some(SecretState::Found(secret)) => secret,
+        Some(SecretState::Missing) => return Password::SecretNotFound(shown),
+        Some(SecretState::Unreadable) | None => return Password::SecretUnreadable(shown),
+    };
     let value = secret.data.as_ref().and_then(|data| data.get(key));
     match value.and_then(|value| std::str::from_utf8(&value.0).ok()) {
         Some(text) if !text.is_empty() => Password::Loaded(SecretString::from(text)),

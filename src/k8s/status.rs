@@ -53,11 +53,14 @@ pub async fn tell(
         is_failing: false,
     };
     let mut changes = registry.changes();
+    let mut leading_since = None;
     loop {
         let latest = seen.borrow_and_update().clone();
         changes.borrow_and_update();
-        let again = match latest {
-            Some(latest) if *leads.borrow_and_update() => teller.tell_all(&latest).await,
+        let is_leading = *leads.borrow_and_update();
+        leading_since = leading_since.filter(|_| is_leading).or(is_leading.then(|| registry.now()));
+        let again = match (latest, leading_since) {
+            (Some(latest), Some(since)) => teller.tell_all(&latest, since, &leads).await,
             _ => None,
         };
         let again = again.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
@@ -89,11 +92,19 @@ struct Written {
 
 impl Teller {
     /// Writes what changed; when to look again without being woken.
-    async fn tell_all(&mut self, seen: &Seen) -> Option<Instant> {
+    async fn tell_all(
+        &mut self,
+        seen: &Seen,
+        leading_since: Time,
+        leads: &watch::Receiver<bool>,
+    ) -> Option<Instant> {
         self.written.retain(|name, _| seen.providers.contains_key(name));
         let mut again: Option<Instant> = None;
         for (name, provider) in &seen.providers {
-            let Some(wanted) = self.wanted(name, provider, seen) else { continue };
+            if !*leads.borrow() {
+                return None;
+            }
+            let Some(wanted) = self.wanted(name, provider, seen, leading_since) else { continue };
             if let Some(at) = self.put_off(name, provider, &wanted) {
                 again = Some(again.map_or(at, |earlier| earlier.min(at)));
                 continue;
@@ -118,6 +129,7 @@ impl Teller {
         name: &str,
         provider: &SeenProvider,
         seen: &Seen,
+        leading_since: Time,
     ) -> Option<MailProviderStatus> {
         let now = Timestamp::now();
         if !provider.errors.is_empty() {
@@ -126,7 +138,13 @@ impl Teller {
         let name = ProviderName::new(name)?;
         let valid = seen.catalog.providers.get(&name)?;
         let health = self.registry.health(&name);
-        if health.healthy.is_none() && !valid.disabled {
+        let is_known = match health.healthy {
+            None => false,
+            // One that follows looks only after those that it cannot reach.
+            Some(true) => leading_since <= health.learned_at,
+            Some(false) => true,
+        };
+        if !is_known && !valid.disabled {
             return None;
         }
         let found = conditions(valid, &health, &seen.catalog);
@@ -195,8 +213,8 @@ fn status(
     MailProviderStatus {
         observed_generation: provider.generation,
         conditions: found.iter().map(condition).collect(),
-        last_health_check: health.last_passed.and_then(stamp).or(old.last_health_check.clone()),
-        last_send_attempt: sent.or(old.last_send_attempt.clone()),
+        last_health_check: later(health.last_passed.and_then(stamp), &old.last_health_check),
+        last_send_attempt: later(sent, &old.last_send_attempt),
         last_send_error: error.or(old.last_send_error.clone()),
     }
 }
@@ -238,6 +256,15 @@ fn dated(
 fn stamp(time: Time) -> Option<meta::Time> {
     let milliseconds = i64::try_from(time.0).ok()?;
     Timestamp::from_millisecond(milliseconds).ok().map(whole_second)
+}
+
+/// The later of two times: another leader may have told of a later one.
+fn later(ours: Option<meta::Time>, told: &Option<meta::Time>) -> Option<meta::Time> {
+    let told = told.clone();
+    match (ours, told) {
+        (Some(ours), Some(told)) => Some(if ours.0 < told.0 { told } else { ours }),
+        (ours, told) => ours.or(told),
+    }
 }
 
 /// Times in Kubernetes have no fraction; one with a fraction would differ from what comes back.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::convert::SecretNamespaces;
 use super::crd::{BreakglassEscalation, ClusterConfig, MailProvider};
 use super::follow::{Followed, Known};
-use super::seen::{Built, FullName, Objects, Seen, build};
+use super::seen::{Built, FullName, Objects, SecretState, Seen, build};
 use crate::registry::Registry;
 
 /// `kubectl apply` of several objects is one change.
@@ -138,13 +138,18 @@ impl Watched {
 
     fn objects(&self) -> Objects {
         let secret = |(name, followed): (&FullName, &Followed<Secret>)| {
-            Some((name.clone(), followed.objects().pop()?))
+            let state = match (followed.objects().pop(), followed.known()) {
+                (Some(secret), _) => SecretState::Found(secret),
+                (None, Known::Listed) => SecretState::Missing,
+                (None, Known::NotYet | Known::Refused) => SecretState::Unreadable,
+            };
+            (name.clone(), state)
         };
         Objects {
             providers: self.providers.objects(),
             escalations: self.escalations.objects(),
             clusters: self.clusters.objects(),
-            secrets: self.secrets.iter().filter_map(secret).collect(),
+            secrets: self.secrets.iter().map(secret).collect(),
         }
     }
 
@@ -163,13 +168,13 @@ impl Watched {
 
     /// Differs whenever the catalog may: a status that is written changes nothing.
     fn fingerprint(&self) -> Vec<String> {
+        // The whole spec: what a new version of the definition adds does not count up a generation.
         let of_spec = |object: &Arc<DynamicObject>| {
-            let generation = object.metadata.generation;
-            format!("{:?} {:?} {generation:?}", object.uid(), object.name_any())
+            format!("{:?} {:?} {}", object.uid(), object.name_any(), object.data["spec"])
         };
         let of_secret = |(name, followed): (&FullName, &Followed<Secret>)| {
-            let found = followed.objects().pop();
-            format!("{name:?} {:?}", found.and_then(|secret| secret.resource_version()))
+            let version = followed.objects().pop().and_then(|secret| secret.resource_version());
+            format!("{name:?} {version:?} {:?}", followed.known())
         };
         let kinds = [&self.providers, &self.escalations, &self.clusters];
         let mut all: Vec<_> =

@@ -111,7 +111,8 @@ impl Builder<'_> {
         let password =
             |namespace: &str, name: &str, key: &str| secrets.password(namespace, name, key);
         let (name, spec) = (&object.key.name, &object.value["spec"]);
-        match convert::mail_provider(name, spec, self.namespaces, &password) {
+        match convert::mail_provider(name, spec, UnknownFields::Refused, self.namespaces, &password)
+        {
             Ok(Converted { provider, warnings }) => {
                 // A warning starts with the path of its field, as a refusal does.
                 let note = |text: &String| {

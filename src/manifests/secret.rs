@@ -89,7 +89,9 @@ mod tests {
                 assert_eq!(name, "default/smtp");
                 None
             }
-            Password::SecretNotFound(name) => panic!("{name} was added"),
+            Password::SecretNotFound(name) | Password::SecretUnreadable(name) => {
+                panic!("{name} was added")
+            }
         }
     }
 

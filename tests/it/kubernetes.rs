@@ -169,6 +169,42 @@ async fn what_the_api_server_let_in_and_cannot_be_used_is_told_of_and_holds_up_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_definition_of_a_later_version_changes_nothing_for_this_one() {
+    let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
+    let sink = Sink::start();
+    kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
+    is(&kube, "relay", "Ready", "True Configured").await;
+
+    let at = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/retry/properties/";
+    let later = json!([{
+        "op": "add",
+        "path": format!("{at}later"),
+        "value": {"type": "integer", "default": 7},
+    }]);
+    let definition = "mailproviders.breakglass.t-caas.telekom.com";
+    kube.kubectl(&["patch", "crd", definition, "--type=json", "-p", &later.to_string()])
+        .expect("patched");
+    eventually("the default is filled in", async || {
+        kube.kubectl(&["label", "mailprovider", "relay", "a=b", "--overwrite"]).ok()?;
+        (kube.get("mailprovider", "relay")?["spec"]["retry"]["later"] == 7).then_some(())
+    })
+    .await;
+    kube.kubectl(&[
+        "patch",
+        "mailprovider",
+        "relay",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"displayName":"shown"}}"#,
+    ])
+    .expect("patched");
+    app.provider_is("relay", |shown| shown["displayName"] == "shown").await;
+    assert_eq!(kube.condition("relay", "Ready"), "True Configured");
+    let accepted = app.notify(&to_ada()).await;
+    app.jobs_are(&accepted, &["delivered"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_escalation_chooses_as_soon_as_it_is_there_and_its_kind_may_come_later() {
     let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
     let (urgent, standard) = (Sink::start(), Sink::start());
@@ -245,6 +281,8 @@ async fn one_replica_leads_and_another_takes_over_when_it_dies() {
     let sink = Sink::start();
     kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
     is(&kube, "relay", "Ready", "True Configured").await;
+    kube.kubectl(&["delete", "lease", "breakglass-mailer"]).expect("deleted");
+    eventually("it is made again", async || holder().filter(|name| name == "mailer-1")).await;
     second.stop().await;
     eventually("the Lease is given back", async || holder().is_none().then_some(())).await;
 }
@@ -313,11 +351,21 @@ async fn a_pod_that_comes_back_with_another_volume_says_so() {
     assert_eq!(changed(&app).await, 0);
     app.stop().await;
 
-    let app = pod(Home::new(&[])).start().await;
-    eventually("the change is told", async || (changed(&app).await == 1).then_some(())).await;
-    eventually("the new one is remembered", async || remembered().filter(|now| *now != store))
-        .await;
+    let home = pod(Home::new(&[]));
+    for _ in 0..2 {
+        let app = home.start().await;
+        eventually("the change is told", async || (changed(&app).await == 1).then_some(())).await;
+        assert!(app.process.log().contains("this pod had another store"));
+        app.stop().await;
+    }
+    assert_ne!(remembered().as_ref(), Some(&store), "the new one is remembered");
     let events = kube.kubectl(&["get", "events", "-o", "wide"]).expect("events");
     assert!(events.contains("StoreChanged") && events.contains(&store), "{events}");
-    assert!(app.process.log().contains("this pod had another store"));
+
+    let seen = "before.store.breakglass.t-caas.telekom.com/mailer-0-";
+    kube.kubectl(&["annotate", "lease", "breakglass-mailer", seen]).expect("taken out");
+    let app = home.start().await;
+    eventually("it leads", async || app.process.log().contains("the leader changed").then_some(()))
+        .await;
+    assert_eq!(changed(&app).await, 0, "an operator has seen it");
 }

@@ -23,7 +23,7 @@ use crate::core::provider::Password;
 use crate::k8s::convert::{self, SecretNamespaces};
 use crate::k8s::crd::API_VERSION;
 use crate::k8s::field::FieldError;
-use crate::k8s::schema::join;
+use crate::k8s::schema::{UnknownFields, join};
 use crate::manifests::yaml::{self, Node};
 use crate::manifests::{self, Source};
 
@@ -235,7 +235,13 @@ impl OldConfig<'_> {
         }
         let namespaces = SecretNamespaces { own: "default", allowed: &[] };
         let password = |_: &str, _: &str, _: &str| Password::Loaded("any".into());
-        match convert::mail_provider(name, &manifest["spec"], namespaces, &password) {
+        match convert::mail_provider(
+            name,
+            &manifest["spec"],
+            UnknownFields::Refused,
+            namespaces,
+            &password,
+        ) {
             Ok(converted) => {
                 for text in converted.warnings {
                     let path = text.split(": ").next().unwrap_or_default();

@@ -49,7 +49,8 @@ fn converted(
     password: &dyn Fn(&str, &str, &str) -> Password,
 ) -> Result<Provider, Vec<FieldError>> {
     let spec = serde_json::to_value(spec).expect("JSON");
-    mail_provider(name, &spec, namespaces, password).map(|converted| converted.provider)
+    mail_provider(name, &spec, UnknownFields::Refused, namespaces, password)
+        .map(|converted| converted.provider)
 }
 
 fn warned(change: impl FnOnce(&mut MailProviderSpec)) -> Vec<String> {
