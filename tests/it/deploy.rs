@@ -28,6 +28,7 @@ const VALUES: [&[&str]; 5] = [
         "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
         "imagePullSecrets[0].name=registry",
         "networkPolicy.from[0].podSelector.matchLabels.app=breakglass",
+        "networkPolicy.webhookFrom[0].ipBlock.cidr=10.0.0.0/28",
         "tolerations[0].operator=Exists",
         "nodeSelector.disk=local",
         "podAnnotations.team=identity",
@@ -51,8 +52,12 @@ fn run(command: &mut Command) -> Result<String, String> {
 
 /// What the chart renders for a release of its own name.
 fn render(values: &[&str]) -> Result<String, String> {
+    render_release("breakglass-mailer", values)
+}
+
+fn render_release(release: &str, values: &[&str]) -> Result<String, String> {
     let mut helm = Command::new("helm");
-    helm.env("PATH", helm_path()).args(["template", "breakglass-mailer", "--namespace", NAMESPACE]);
+    helm.env("PATH", helm_path()).args(["template", release, "--namespace", NAMESPACE]);
     helm.arg(deploy("helm/breakglass-mailer"));
     run(helm.args(values.iter().flat_map(|value| ["--set", value])))
 }
@@ -90,8 +95,7 @@ fn args(set: &Value) -> Vec<String> {
 }
 
 /// The flags that the chart gives to the server, but for those that a test gives by itself.
-fn flags(objects: &[Value]) -> Vec<String> {
-    let set = objects.iter().find(|object| object["kind"] == "StatefulSet").expect("the server");
+fn flags(set: &Value) -> Vec<String> {
     let args = args(set);
     assert_eq!(args[..2], ["serve", "--kubernetes"]);
     let of_the_test = ["--data-dir", "--log-format"];
@@ -193,10 +197,32 @@ fn a_value_that_is_misspelt_or_makes_no_sense_is_refused_by_name() {
         ("auth.mode=token", "/auth/tokenSecret"),
         ("secretNamespaces={No}", "/secretNamespaces/0"),
         ("networkPolicy.smtpPorts={smtp}", "/networkPolicy/smtpPorts/0"),
+        ("networkPolicy.webhookFrom={10.0.0.1}", "/networkPolicy/webhookFrom/0"),
         ("image.digest=latest", "/image/digest"),
     ] {
         let refused = render(&[value]).expect_err(value);
         assert!(refused.contains(named), "{value}: {refused}");
+    }
+}
+
+#[test]
+fn each_port_lets_in_whom_its_own_value_names() {
+    if !need("helm") {
+        return;
+    }
+    for (value, port) in [("from", "http"), ("webhookFrom", "webhook")] {
+        let peer = format!("networkPolicy.{value}[0].ipBlock.cidr=10.0.0.0/28");
+        let rendered = render(&[&peer]).expect("it renders");
+        let rule = format!(
+            "- ports:
+        - {{port: {port}, protocol: TCP}}
+      from:
+        - ipBlock:
+            cidr: 10.0.0.0/28
+"
+        );
+        assert!(rendered.contains(&rule), "{value}:\n{rendered}");
+        assert_eq!(rendered.matches("10.0.0.0/28").count(), 1, "{value} is for one port");
     }
 }
 

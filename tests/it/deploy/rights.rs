@@ -1,35 +1,50 @@
 //! What RBAC of the chart lets the server and its callers do.
 
 use hyper::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{NAMESPACE, admit, cluster, deploy, flags, render};
+use super::{NAMESPACE, admit, cluster, deploy, flags, render, render_release};
 use crate::support::app::{App, Home};
 use crate::support::kube::Kube;
 use crate::support::need;
 use crate::support::sink::Sink;
 use crate::support::wait::eventually;
 
-const ACCOUNT: &str = "system:serviceaccount:breakglass-system:breakglass-mailer";
-
 /// The server as the StatefulSet of these manifests starts it, with the rights of its account.
 async fn start(kube: &Kube, manifests: &str) -> (Home, App) {
-    let args = flags(&admit(kube, manifests));
+    let objects = admit(kube, manifests);
+    let set = objects.iter().find(|object| object["kind"] == "StatefulSet").expect("the server");
+    let name = set["metadata"]["name"].as_str().expect("a name");
     kube.apply(manifests).expect("applied");
     // Nothing carries the API server's question to a Service here, so it must not ask.
     let never = json!({"webhooks": [{
         "name": "mailprovider.validation.breakglass.t-caas.telekom.com",
         "matchConditions": [{"name": "never", "expression": "false"}],
     }]});
-    let webhook = ["patch", "validatingwebhookconfiguration", "breakglass-mailer", "-p"];
+    let webhook = ["patch", "validatingwebhookconfiguration", name, "-p"];
     kube.kubectl(&[&webhook[..], &[&never.to_string()]].concat()).expect("patched");
-    let home = Home::new(&[])
-        .on_kubernetes(&kube.kubeconfig_for(NAMESPACE, "breakglass-mailer"))
-        .env("POD_NAME", "breakglass-mailer-0")
-        .env("POD_NAMESPACE", NAMESPACE)
+    let args = flags(set);
+    let mut home = Home::new(&[])
+        .on_kubernetes(&kube.kubeconfig_for(NAMESPACE, name))
         .args(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    for (variable, field, value) in [
+        ("POD_NAME", "metadata.name", format!("{name}-0").as_str()),
+        ("POD_NAMESPACE", "metadata.namespace", NAMESPACE),
+        ("POD_UID", "metadata.uid", "01981d2c-7d3f-7a10-8b11-3f6a2e5c9d04"),
+    ] {
+        assert_eq!(field_told_as(variable, set), field, "{variable}");
+        home = home.env(variable, value);
+    }
     let app = home.start().await;
     (home, app)
+}
+
+/// The field of the pod that a StatefulSet puts into this environment variable.
+fn field_told_as<'a>(variable: &str, set: &'a Value) -> &'a Value {
+    let variables = set["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    let mut variables = variables.expect("variables").iter();
+    let found = variables.find(|found| found["name"] == variable).expect(variable);
+    &found["valueFrom"]["fieldRef"]["fieldPath"]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,11 +79,21 @@ async fn what_the_dev_overlay_sets_up_takes_the_first_mail_of_its_notifier_and_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_rights_of_the_chart_everything_works_and_more_is_forbidden() {
+    everything_works_and_more_is_forbidden("breakglass-mailer", "breakglass-mailer").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_of_another_name_has_the_same_rights() {
+    everything_works_and_more_is_forbidden("prod", "prod-breakglass-mailer").await;
+}
+
+async fn everything_works_and_more_is_forbidden(release: &str, server: &str) {
     if !need("kube") || !need("helm") {
         return;
     }
     let kube = cluster().await;
-    let rendered = render(&["auth.mode=none", "secretNamespaces={mail}"]).expect("it renders");
+    let values = ["auth.mode=none", "secretNamespaces={mail}"];
+    let rendered = render_release(release, &values).expect("it renders");
     let (_home, app) = start(&kube, &rendered).await;
 
     let sink = Sink::start();
@@ -94,8 +119,9 @@ async fn with_the_rights_of_the_chart_everything_works_and_more_is_forbidden() {
         })
         .await;
     }
+    let holder = format!("holderIdentity: {server}-0");
     for (what, args, wanted) in [
-        ("it leads", vec!["get", "lease", "-n", NAMESPACE, "-o", "yaml"], "breakglass-mailer-0"),
+        ("it leads", vec!["get", "lease", "-n", NAMESPACE, "-o", "yaml"], holder.as_str()),
         ("it tells", vec!["get", "events", "-n", "default"], "mailprovider/other"),
         (
             "the API server trusts its webhook",
@@ -110,12 +136,15 @@ async fn with_the_rights_of_the_chart_everything_works_and_more_is_forbidden() {
         assert!(!log.contains(word), "{word}:\n{log}");
     }
 
+    let user = format!("system:serviceaccount:{NAMESPACE}:{server}");
+    let certificate = format!("secrets/{server}-webhook-cert");
     for (may, verb, resource, namespace) in [
         (true, "list", "mailproviders", "default"),
         (true, "list", "secrets", "mail"),
         (false, "list", "secrets", "default"),
         (false, "list", "secrets", "kube-system"),
         (false, "create", "secrets", NAMESPACE),
+        (true, "update", &certificate, NAMESPACE),
         (false, "update", "secrets", NAMESPACE),
         (false, "update", "mailproviders", "default"),
         (false, "delete", "mailproviders", "default"),
@@ -124,11 +153,7 @@ async fn with_the_rights_of_the_chart_everything_works_and_more_is_forbidden() {
         (false, "create", "tokenreviews", "default"),
         (false, "patch", "validatingwebhookconfigurations", "default"),
     ] {
-        assert_eq!(
-            can(&kube, ACCOUNT, &[verb, resource, "-n", namespace]),
-            may,
-            "{verb} {resource}"
-        );
+        assert_eq!(can(&kube, &user, &[verb, resource, "-n", namespace]), may, "{verb} {resource}");
     }
 }
 
