@@ -71,7 +71,7 @@ mod tests {
             tracing_subscriber::registry().with(Count(count.clone()).with_filter(silence));
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(target: "kube_client::client", "{{\"password\": \"aHVudGVy\"}}");
-            tracing::trace!(target: "sled::pagecache", "key and value");
+            tracing::trace!(target: "sled", "key and value");
             assert_eq!(count.load(Ordering::Relaxed), 0);
             tracing::warn!(target: "kube_clients", "another crate");
             tracing::warn!(target: "sled", "a disk that fails");

@@ -29,6 +29,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("bincode", &["migrations", "store"]),
+    ("k8s_openapi", &["k8s"]),
+    ("kube", &["cli", "k8s"]),
     ("lettre", &["smtp"]),
     ("sled", &["migrations", "store"]),
     ("ureq", &["cli", "config"]),
