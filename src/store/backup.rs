@@ -27,14 +27,16 @@ pub enum BackupError {
         folder: PathBuf,
     },
     /// Not all of the store can be read.
-    #[error("{folder} is damaged, and no copy of it was kept: {first} (and {more} more)")]
+    #[error(
+        "{folder} is damaged in {places_count} places, and no copy of it was kept; the first: {first}"
+    )]
     Damaged {
         /// The folder to be copied.
         folder: PathBuf,
         /// The first thing that is wrong.
         first: String,
-        /// How many others there are.
-        more: usize,
+        /// How many such things there are.
+        places_count: usize,
     },
     /// The store cannot be read at all, or the disk refused.
     #[error(transparent)]
@@ -100,11 +102,11 @@ fn fill(from: &Path, draft: &Path) -> Result<(), BackupError> {
     }
     let ((), found) = look(draft, |(), _| ())?;
     let Found { end, damage, refusals, .. } = found;
-    let mut wrong = damage.iter().map(ToString::to_string);
-    let mut wrong = wrong.by_ref().chain(refusals.iter().map(ToString::to_string));
+    let damage = damage.iter().map(ToString::to_string);
+    let mut wrong = damage.chain(refusals.iter().map(ToString::to_string));
     if let Some(first) = wrong.next() {
-        let (folder, more) = (from.to_owned(), wrong.count());
-        return Err(BackupError::Damaged { folder, first, more });
+        let (folder, places_count) = (from.to_owned(), 1 + wrong.count());
+        return Err(BackupError::Damaged { folder, first, places_count });
     }
 
     // What is behind the last whole record was being written at that moment.

@@ -82,7 +82,14 @@ pub(super) fn look<T: Default>(
         looks_count += 1;
         match read_journal(folder, Purpose::Look, note.as_ref(), visit) {
             Err(error) if error.is_not_found() && looks_count < LOOKS_MAX => {}
-            found => return found.map(|found| (gathered, found)),
+            found => {
+                let mut found = found?;
+                if let Err(what) = notes::closed(folder) {
+                    let file = PathBuf::from("index.clean");
+                    found.damage.push(Damage { file, offset: 0, what });
+                }
+                return Ok((gathered, found));
+            }
         }
     }
 }

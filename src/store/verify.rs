@@ -133,10 +133,7 @@ fn index_state(folder: &Path, damage: &mut Vec<Damage>) -> Result<IndexState, Op
     let note = match notes::closed(folder) {
         Ok(Some(note)) => note,
         Ok(None) => return Ok(IndexState::NotClosed),
-        Err(what) => {
-            damage.push(Damage { file: PathBuf::from("index.clean"), offset: 0, what });
-            return Ok(IndexState::Damaged);
-        }
+        Err(_) => return Ok(IndexState::Damaged),
     };
     if note.index_version != INDEX_VERSION || note.files.is_empty() {
         return Ok(IndexState::Missing);
