@@ -9,8 +9,8 @@
 //! aside/          bytes of the journal that could not be read
 //! ```
 //!
-//! The tools for a folder (`verify`, `stats`, `backup`, `restore`) read it as opening does, and change
-//! no byte of it. They take no lock, so a server may work on it meanwhile.
+//! The tools for a folder (`verify`, `stats`, `backup`, `restore`) read it as opening does and change
+//! no byte of it, without its lock, so a server may work on it meanwhile.
 //!
 //! A commit is encoded by its caller, written and synced by the journal's thread together with all
 //! others that wait, and answered. The index follows on a thread of its own; reads wait until it
