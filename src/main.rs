@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Client(client) => return cli::client::run(client),
         Command::Completions { shell } => return cli::client::completions(shell),
         Command::MigrateConfig(migrate) => cli::migrate_config::run(&migrate),
+        Command::Store(store) => cli::store::run(&store),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

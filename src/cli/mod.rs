@@ -4,3 +4,4 @@ pub mod catch_all;
 pub mod client;
 pub mod crds;
 pub mod migrate_config;
+pub mod store;

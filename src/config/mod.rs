@@ -3,6 +3,7 @@
 pub mod client;
 mod migrate_config;
 mod serve;
+pub mod store;
 mod webhook;
 
 use std::net::SocketAddr;
@@ -39,6 +40,9 @@ pub enum Command {
     /// A client of a running server.
     #[command(flatten)]
     Client(client::Client),
+    /// Look after a data folder: verify it, count what is in it, back it up, restore it
+    #[command(subcommand)]
+    Store(store::Store),
     /// Print the completions of a shell
     Completions {
         /// Which shell

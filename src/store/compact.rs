@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::codec::Encoded;
 use super::journal::{RESERVE_BYTES, segment_path, sync_folder};
-use super::recover::write_identity;
+use super::notes::write_identity;
 use super::shared::Shared;
 use crate::migrations::{self, latest};
 use crate::queue::store::StoreError;

@@ -9,22 +9,30 @@
 //! aside/          bytes of the journal that could not be read
 //! ```
 //!
+//! The tools for a folder (`verify`, `stats`, `backup`, `restore`) read it as opening does and change
+//! no byte of it, without its lock, so a server may work on it meanwhile.
+//!
 //! A commit is encoded by its caller, written and synced by the journal's thread together with all
 //! others that wait, and answered. The index follows on a thread of its own; reads wait until it
 //! has caught up with what was committed before they began.
 
+mod backup;
 mod carried;
 mod codec;
 mod compact;
 mod follow;
 mod index;
 mod journal;
+mod notes;
+mod open_error;
 mod progress;
 mod read;
 mod recover;
 mod rows;
 mod scan;
 mod shared;
+mod stats;
+mod verify;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -38,14 +46,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use backup::{BackupError, backup, restore};
+pub use open_error::OpenError;
 pub use recover::Damage;
+pub use stats::{JobCounts, Stats, stats};
+pub use verify::{IndexState, Records, StoredFile, Verified, verify};
 
-use crate::migrations::SCHEMA;
-use crate::queue::store::StoreError;
 use carried::Replay;
 use index::{INDEX_VERSION, Index};
 use journal::{End, Writer};
-use recover::{CleanClose, Found};
+use notes::CleanClose;
+use recover::{Found, Purpose};
 use shared::{Follower, Shared};
 
 /// How a store is opened.
@@ -70,99 +81,6 @@ impl Options {
             slack_bytes: 32 << 20,
             on_commit: Box::new(|_, _| {}),
         }
-    }
-}
-
-/// Why a folder was not opened. Nothing in it was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process works on it.
-    #[error("the data folder {folder} is in use by {holder}")]
-    InUse {
-        /// Which folder.
-        folder: PathBuf,
-        /// What the lock says of its holder.
-        holder: String,
-    },
-    /// A newer program wrote it.
-    #[error(
-        "the store has schema {schema}, and this program knows schemas up to {SCHEMA}: \
-             start the newer program, or restore a backup"
-    )]
-    Newer {
-        /// The schema found.
-        schema: u16,
-    },
-    /// There is something, but no store of ours.
-    #[error(
-        "{file} is unreadable and no journal tells whose store this is: \
-             choose an empty folder, or restore a backup"
-    )]
-    NotOurs {
-        /// Which file, relative to the data folder.
-        file: PathBuf,
-    },
-    /// A segment belongs to another store.
-    #[error("{file} belongs to store {other}, not to {store}: take it out of the folder")]
-    Foreign {
-        /// Which file.
-        file: PathBuf,
-        /// Whose folder this is.
-        store: Uuid,
-        /// Whose segment it is.
-        other: Uuid,
-    },
-    /// The store has an identity, and its mail is gone.
-    #[error(
-        "the store has an identity but no journal, neither journal/0000000001.seg nor a later \
-         segment: restore it from a backup, or choose an empty folder"
-    )]
-    JournalMissing,
-    /// A part of the journal is gone.
-    #[error(
-        "segments from {first} on are missing before {next}, {count} in all: restore them from a \
-         backup, or create empty files of these names to go on without what they held"
-    )]
-    SegmentsMissing {
-        /// The first of them.
-        first: PathBuf,
-        /// How many.
-        count: u64,
-        /// The segment that follows.
-        next: PathBuf,
-    },
-    /// The end of the journal is gone.
-    #[error(
-        "{file} ends at offset {bytes} and was closed at offset {closed_at}: restore it from a \
-             backup, or remove index.clean to go on with what is left"
-    )]
-    Short {
-        /// The last segment.
-        file: PathBuf,
-        /// Its length.
-        bytes: u64,
-        /// Its length when the store was closed.
-        closed_at: u64,
-    },
-    /// The operating system refused.
-    #[error("cannot {what} {path}: {error}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What it said.
-        error: io::Error,
-    },
-    /// The index could not be made.
-    #[error(transparent)]
-    Index(#[from] StoreError),
-}
-
-impl OpenError {
-    fn io(what: &'static str, path: &Path, error: &io::Error) -> Self {
-        let error = io::Error::new(error.kind(), error.to_string());
-        Self::Io { what, path: path.to_owned(), error }
     }
 }
 
@@ -205,7 +123,7 @@ impl DiskStore {
         fs::create_dir_all(folder).map_err(|error| OpenError::io("create", folder, &error))?;
         let lock = lock(folder)?;
         let (index, found, rebuilt) = open_index(folder)?;
-        let Found { store, created, end, mut segments, damage } = found;
+        let Found { store, created, end, mut segments, damage, .. } = found;
 
         let journal = folder.join("journal");
         let opened = |error| OpenError::io("open", &journal, &error);
@@ -278,7 +196,7 @@ impl DiskStore {
         let files = checksums(&folder.join("index"))
             .map_err(|error| OpenError::io("read", &folder.join("index"), &error))?;
         let note = CleanClose { index_version: INDEX_VERSION, end, files };
-        recover::write_checked(folder, "index.clean", &note)
+        notes::write_checked(folder, "index.clean", &note)
             .map_err(|error| OpenError::io("write", &folder.join("index.clean"), &error))
     }
 }
@@ -286,16 +204,17 @@ impl DiskStore {
 /// Opens the index as it was closed, or makes it again from the journal.
 fn open_index(folder: &Path) -> Result<(Index, Found, Option<&'static str>), OpenError> {
     let path = folder.join("index");
-    let note = recover::clean_close(folder);
+    let note = notes::clean_close(folder);
     let same =
         note.as_ref().is_some_and(|note| checksums(&path).is_ok_and(|files| files == note.files));
     let mut reason = match (&note, same) {
         (None, _) => "it was not closed cleanly",
+        (Some(note), false) if note.files.is_empty() => "a backup has none",
         (Some(_), false) => "its files are not as they were closed",
         (Some(_), true) => "",
     };
     if same {
-        let found = recover::read_journal(folder, note.as_ref(), |_| Ok(()))?;
+        let found = recover::read_journal(folder, Purpose::Open, note.as_ref(), |_| Ok(()))?;
         forget_note(folder)?;
         match catch_unwind(AssertUnwindSafe(|| Index::open(&path))) {
             Ok(Ok(index)) => return Ok((index, found, None)),
@@ -310,7 +229,7 @@ fn open_index(folder: &Path) -> Result<(Index, Found, Option<&'static str>), Ope
     }
     let index = Index::open(&path)?;
     let mut replay = Replay::default();
-    let found = recover::read_journal(folder, note.as_ref(), |written| {
+    let found = recover::read_journal(folder, Purpose::Open, note.as_ref(), |written| {
         index.apply(&written, Some(&mut replay))?;
         Ok(())
     })?;

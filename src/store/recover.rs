@@ -3,21 +3,21 @@
 //! Every byte of the journal is read and checked. What cannot be read is copied aside by segment
 //! and offset, reported, and skipped; the torn end of an interrupted write is cut off. Nothing that
 //! holds mail is ever deleted or started over.
+//!
+//! The offline tools read a folder in the same way, only without changing a byte of it.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::OpenError;
-use super::codec::{decode, encode};
-use super::index::INDEX_VERSION;
 use super::journal::{
     End, SEGMENT_HEADER_BYTES, Written, create_segment, parse_segment_header, segment_number,
     segment_path, sync_folder,
 };
+use super::notes::{self, CleanClose, Identity, write_identity};
 use super::scan::{Scan, keep};
 use crate::migrations::SCHEMA;
 
@@ -41,48 +41,89 @@ impl std::fmt::Display for Damage {
 /// The journal as it was found.
 pub(super) struct Found {
     pub(super) store: Uuid,
+    pub(super) schema: u16,
     pub(super) created: bool,
     pub(super) end: End,
     /// All segments, oldest first, with their lengths.
     pub(super) segments: Vec<(u64, u64)>,
     pub(super) damage: Vec<Damage>,
+    /// Why the folder would not be opened; only after a [`Purpose::Look`].
+    pub(super) refusals: Vec<OpenError>,
 }
 
-/// What is noted when a store is closed cleanly: with it, the index need not be made again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct CleanClose {
-    pub(super) index_version: u32,
-    pub(super) end: End,
-    /// Each file of the index with its length and CRC-32C.
-    pub(super) files: Vec<(String, u64, u32)>,
+/// What a reading of the journal is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To work on it: an empty folder becomes a store, what cannot be read is set aside, and what
+    /// a person has to decide is an error.
+    Open,
+    /// To learn of it: nothing is changed, and it is read on where opening would refuse.
+    Look,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Identity {
-    schema: u16,
-    store: Id,
-    /// Older segments were freed; this one and all later ones have to be there.
-    first_segment: u64,
-}
+/// How often a journal is read again from its beginning, because the server that works on it freed
+/// a segment that was still to be read.
+const LOOKS_MAX: usize = 20;
 
-type Id = [u8; 16];
+/// Reads the journal for [`Purpose::Look`], also while a server works on it: then as far as it was
+/// written at one moment. Each sound record goes to `visit` with what it gathers.
+pub(super) fn look<T: Default>(
+    folder: &Path,
+    mut visit: impl FnMut(&mut T, Written),
+) -> Result<(T, Found), OpenError> {
+    let mut looks_count = 0;
+    loop {
+        let mut gathered = T::default();
+        let note = notes::clean_close(folder);
+        let visit = |written| {
+            visit(&mut gathered, written);
+            Ok(())
+        };
+        looks_count += 1;
+        match read_journal(folder, Purpose::Look, note.as_ref(), visit) {
+            Err(error) if error.is_not_found() && looks_count < LOOKS_MAX => {}
+            found => {
+                let mut found = found?;
+                if let Err(what) = notes::closed(folder) {
+                    let file = PathBuf::from("index.clean");
+                    found.damage.push(Damage { file, offset: 0, what });
+                }
+                return Ok((gathered, found));
+            }
+        }
+    }
+}
 
 /// Reads the journal and hands each sound record to `visit`, oldest first.
 ///
 /// `note` is the one of a clean close, which knows where the journal ended.
 pub(super) fn read_journal(
     folder: &Path,
+    purpose: Purpose,
     note: Option<&CleanClose>,
     mut visit: impl FnMut(Written) -> Result<(), OpenError>,
 ) -> Result<Found, OpenError> {
     let journal = folder.join("journal");
-    let mut damage = Vec::new();
-    let numbers = segment_numbers(&journal)?;
-    let Some((store, first_segment)) = identify(folder, &journal, &numbers, &mut damage)? else {
-        return create(folder, &journal);
+    let (mut damage, mut refusals) = (Vec::new(), Vec::new());
+    let mut refuse = |error| match purpose {
+        Purpose::Open => Err(error),
+        Purpose::Look => {
+            refusals.push(error);
+            Ok(())
+        }
     };
+    let numbers = segment_numbers(&journal)?;
+    let identity = identify(folder, purpose, &journal, &numbers, &mut damage)?;
+    let Some(Identity { schema, store, first_segment }) = identity else {
+        return match purpose {
+            Purpose::Open => create(folder, &journal),
+            Purpose::Look => Err(OpenError::NoStore { folder: folder.to_owned() }),
+        };
+    };
+    let store = Uuid::from_bytes(store);
+    let set_aside_in = (purpose == Purpose::Open).then_some(folder);
 
-    check_numbers(&journal, &numbers, first_segment)?;
+    check_numbers(&journal, &numbers, first_segment).or_else(&mut refuse)?;
     let mut end = None;
     let mut sequence = 0;
     let mut segments = Vec::new();
@@ -90,17 +131,23 @@ pub(super) fn read_journal(
     for segment in numbers {
         let path = segment_path(&journal, segment);
         let bytes = fs::read(&path).map_err(|e| OpenError::io("read", &path, &e))?;
-        let is_begun = check_header(&path, &bytes, store)?;
+        let is_begun = match check_header(&path, &bytes, store) {
+            Err(error @ OpenError::Foreign { .. }) => {
+                refuse(error)?;
+                continue;
+            }
+            is_begun => is_begun?,
+        };
         // Whatever came before another segment or a clean end had been synced.
         let synced =
             if segment == last { note.map_or(0, |note| note.end.sequence) } else { u64::MAX };
         let knows_sequence = segment == 1 || end.is_some();
         let (path, bytes) = (&path, &bytes[..]);
         let mut scan = Scan { path, segment, bytes, sequence, knows_sequence, synced };
-        let stop = scan.run(Some(folder), &mut damage, &mut visit)?;
+        let stop = scan.run(set_aside_in, &mut damage, &mut visit)?;
         let is_empty = scan.sequence == sequence;
         if segment == last && !is_begun && is_empty && end.is_some() {
-            put_away(folder, path, bytes, &mut damage)?;
+            put_away(set_aside_in, path, bytes, &mut damage)?;
             break;
         }
         if !is_begun {
@@ -113,11 +160,11 @@ pub(super) fn read_journal(
     }
     let mut end = end.ok_or(OpenError::JournalMissing)?;
     if let Some(note) = note {
-        check_end(&journal, &segments, note)?;
+        check_end(&journal, &segments, note).or_else(&mut refuse)?;
         // Numbers that were acknowledged are never given to other records.
         end.sequence = end.sequence.max(note.end.sequence);
     }
-    Ok(Found { store, created: false, end, segments, damage })
+    Ok(Found { store, schema, created: false, end, segments, damage, refusals })
 }
 
 /// No segment may be missing: what it held is unknown, so a person decides.
@@ -152,24 +199,21 @@ fn check_end(journal: &Path, segments: &[(u64, u64)], note: &CleanClose) -> Resu
 
 /// A segment whose creation was interrupted holds nothing; something else in its place is kept.
 fn put_away(
-    folder: &Path,
+    folder: Option<&Path>,
     path: &Path,
     bytes: &[u8],
     damage: &mut Vec<Damage>,
 ) -> Result<(), OpenError> {
     if bytes.iter().any(|byte| *byte != 0) {
-        let aside = folder.join("aside").join(path.file_name().unwrap_or_default());
-        keep(&aside, bytes).map_err(|error| OpenError::io("write", &aside, &error))?;
+        if let Some(folder) = folder {
+            let aside = folder.join("aside").join(path.file_name().unwrap_or_default());
+            keep(&aside, bytes).map_err(|error| OpenError::io("write", &aside, &error))?;
+        }
         let what = format!("{} bytes are no segment of this store", bytes.len());
         damage.push(Damage { file: relative(path), offset: 0, what });
     }
+    let Some(_) = folder else { return Ok(()) };
     fs::remove_file(path).map_err(|error| OpenError::io("remove", path, &error))
-}
-
-/// The note of a clean close, when there is one of this program.
-pub(super) fn clean_close(folder: &Path) -> Option<CleanClose> {
-    let note = read_checked::<CleanClose>(&folder.join("index.clean")).ok().flatten();
-    note.filter(|note| note.index_version == INDEX_VERSION)
 }
 
 /// The name of a segment as it is told to people.
@@ -177,7 +221,8 @@ pub(super) fn relative(path: &Path) -> PathBuf {
     Path::new("journal").join(path.file_name().unwrap_or_default())
 }
 
-fn segment_numbers(journal: &Path) -> Result<Vec<u64>, OpenError> {
+/// The segments in a folder, oldest first.
+pub(super) fn segment_numbers(journal: &Path) -> Result<Vec<u64>, OpenError> {
     let entries = match fs::read_dir(journal) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -206,36 +251,37 @@ fn check_header(path: &Path, bytes: &[u8], store: Uuid) -> Result<bool, OpenErro
 /// Whose store this is and where its journal begins: `None` for a folder that holds none yet.
 fn identify(
     folder: &Path,
+    purpose: Purpose,
     journal: &Path,
     numbers: &[u64],
     damage: &mut Vec<Damage>,
-) -> Result<Option<(Uuid, u64)>, OpenError> {
-    let path = folder.join("identity");
-    let identity = read_checked::<Identity>(&path);
-    match (&identity, numbers.is_empty()) {
+) -> Result<Option<Identity>, OpenError> {
+    let identity = notes::identity(folder);
+    let reason = match (identity, numbers.is_empty()) {
         (Ok(Some(identity)), _) if identity.schema > SCHEMA => {
             return Err(OpenError::Newer { schema: identity.schema });
         }
-        (Ok(Some(identity)), false) => {
-            return Ok(Some((Uuid::from_bytes(identity.store), identity.first_segment)));
-        }
+        (Ok(Some(identity)), false) => return Ok(Some(identity)),
         (Ok(Some(_)), true) => return Err(OpenError::JournalMissing),
         (Ok(None), true) => return Ok(None),
         (Err(_), true) => return Err(OpenError::NotOurs { file: PathBuf::from("identity") }),
-        (Ok(None) | Err(_), false) => {}
-    }
+        (Ok(None), false) if purpose == Purpose::Open => None,
+        (Ok(None), false) => Some("the file is missing".to_owned()),
+        (Err(reason), false) => Some(reason),
+    };
     // The journal names its store in each segment, so a lost identity can be written again.
     let named = numbers
         .iter()
         .find_map(|number| parse_segment_header(&fs::read(segment_path(journal, *number)).ok()?));
-    let Some((_, store)) = named else {
+    let Some((schema, store)) = named else {
         return Err(OpenError::NotOurs { file: PathBuf::from("journal") });
     };
-    if let Err(reason) = identity {
-        damage.push(Damage { file: PathBuf::from("identity"), offset: 0, what: reason });
+    let lost = reason.map(|what| Damage { file: PathBuf::from("identity"), offset: 0, what });
+    damage.extend(lost);
+    if purpose == Purpose::Open {
+        write_identity(folder, store, numbers[0])?;
     }
-    write_identity(folder, store, numbers[0])?;
-    Ok(Some((store, numbers[0])))
+    Ok(Some(Identity { schema, store: *store.as_bytes(), first_segment: numbers[0] }))
 }
 
 fn create(folder: &Path, journal: &Path) -> Result<Found, OpenError> {
@@ -247,42 +293,6 @@ fn create(folder: &Path, journal: &Path) -> Result<Found, OpenError> {
     let bytes = SEGMENT_HEADER_BYTES as u64;
     let end = End { segment: 1, bytes, sequence: 0 };
     let segments = vec![(1, bytes)];
-    Ok(Found { store, created: true, end, segments, damage: Vec::new() })
-}
-
-/// Notes whose store this is and where its journal begins.
-pub(super) fn write_identity(
-    folder: &Path,
-    store: Uuid,
-    first_segment: u64,
-) -> Result<(), OpenError> {
-    let identity = Identity { schema: SCHEMA, store: *store.as_bytes(), first_segment };
-    write_checked(folder, "identity", &identity)
-        .map_err(|error| OpenError::io("write", &folder.join("identity"), &error))
-}
-
-/// Replaces a small file whole: its bytes and their CRC-32C, durable before the name is.
-pub(super) fn write_checked<T: Serialize>(folder: &Path, name: &str, value: &T) -> io::Result<()> {
-    let mut bytes = encode(value);
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    let draft = folder.join(format!("{name}.new"));
-    let mut file = fs::File::create(&draft)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, folder.join(name))?;
-    sync_folder(folder)
-}
-
-/// Reads what [`write_checked`] wrote; `None` when there is no such file.
-fn read_checked<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, String> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let (body, checksum) = bytes.split_last_chunk::<4>().ok_or("the file is too short")?;
-    if crc32c::crc32c(body).to_le_bytes() != *checksum {
-        return Err("the file does not match its checksum".to_owned());
-    }
-    decode(body).map(Some)
+    let (damage, refusals) = (Vec::new(), Vec::new());
+    Ok(Found { store, schema: SCHEMA, created: true, end, segments, damage, refusals })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Each component and what it may name of ours, besides itself. `a::b` allows that path alone, `*` all.
 const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["*"]),
-    ("cli", &["config", "core", "k8s", "manifests"]),
+    ("cli", &["config", "core", "k8s", "manifests", "store"]),
     ("clock", &["core"]),
     ("config", &["core"]),
     ("core", &[]),

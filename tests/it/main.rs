@@ -3,7 +3,7 @@
 //! `crash`, `order`, `power`, `damage` and `full` start the real binary and hold the promise of a 202
 //! against kills, system calls, power cuts, damaged files and a full volume; `mail_servers` holds
 //! the mail against real servers. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
-//! sees, `dev`, `client` and `migrate_config` the same of these; `auth` who may call; `health`,
+//! sees, `dev`, `client`, `migrate_config` and `store_tools` the same of these; `auth` who may call; `health`,
 //! `credentials` and `metrics` what an operator sees of the mail servers; `canary` what nobody sees;
 //! `kubernetes` and `webhook` what a real API server sees; `deploy` whether it takes `deploy/`.
 //! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
@@ -39,5 +39,6 @@ mod reload;
 mod smtp;
 mod store;
 mod store_crash;
+mod store_tools;
 mod support;
 mod webhook;

@@ -14,7 +14,7 @@ pub(super) fn until(stamp: &str, now: Timestamp) -> String {
 }
 
 /// The time itself, and how long ago that was.
-pub(super) fn at(stamp: &str, now: Timestamp) -> String {
+pub(in crate::cli) fn at(stamp: &str, now: Timestamp) -> String {
     format!("{stamp} ({} ago)", since(stamp, now))
 }
 

@@ -8,7 +8,7 @@ use super::screen;
 
 /// Why a command failed. It never holds a token.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(in crate::cli) enum Failure {
     /// The server answered with a problem.
     #[error("the server refused ({}): {}", .0.status, .0.detail)]
     Refused(Problem),
@@ -52,7 +52,7 @@ pub(super) enum Failure {
 
 /// An `application/problem+json` of the server (RFC 9457).
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Problem {
+pub(in crate::cli) struct Problem {
     r#type: String,
     pub status: u16,
     pub detail: String,

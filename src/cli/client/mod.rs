@@ -4,7 +4,7 @@
 //! done, 1 when the server refused or not all was done, 2 for wrong usage (told by clap), and 3
 //! when the server was not reached or gave no proper answer.
 
-mod age;
+pub(super) mod age;
 mod attempts;
 mod deadletters;
 mod failure;
@@ -13,7 +13,7 @@ mod notify;
 mod pages;
 mod providers;
 mod queue;
-mod screen;
+pub(super) mod screen;
 mod server;
 
 use std::process::ExitCode;

@@ -16,7 +16,7 @@ use super::failure::Failure;
 ///
 /// # Errors
 /// When stdout cannot be written.
-pub(super) fn table<const N: usize>(
+pub(in crate::cli) fn table<const N: usize>(
     header: [&str; N],
     rows: Vec<[String; N]>,
     empty: &str,
@@ -32,7 +32,7 @@ pub(super) fn table<const N: usize>(
 ///
 /// # Errors
 /// As `table`.
-pub(super) fn fields(fields: &[(&str, Option<String>)]) -> Result<(), Failure> {
+pub(in crate::cli) fn fields(fields: &[(&str, Option<String>)]) -> Result<(), Failure> {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let line = |name: &str, value: &String| format!("{name:width$}  {}\n", one_line(value));
     let lines = fields.iter().filter_map(|(name, value)| Some(line(name, value.as_ref()?)));
@@ -43,7 +43,7 @@ pub(super) fn fields(fields: &[(&str, Option<String>)]) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As `table`.
-pub(super) fn text(title: &str, text: &str) -> Result<(), Failure> {
+pub(in crate::cli) fn text(title: &str, text: &str) -> Result<(), Failure> {
     let lines: String = text.lines().map(|line| one_line(line) + "\n").collect();
     write(&format!("\n{title}\n{lines}"))
 }
@@ -52,7 +52,7 @@ pub(super) fn text(title: &str, text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As `table`.
-pub(super) fn line(text: &str) -> Result<(), Failure> {
+pub(in crate::cli) fn line(text: &str) -> Result<(), Failure> {
     write(&(one_line(text) + "\n"))
 }
 
@@ -60,7 +60,7 @@ pub(super) fn line(text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As `table`.
-pub(super) fn json(document: &Value) -> Result<(), Failure> {
+pub(in crate::cli) fn json(document: &Value) -> Result<(), Failure> {
     let mut text = String::new();
     // Outside of strings JSON has no such characters but its line ends.
     for c in format!("{document:#}\n").chars() {
@@ -79,7 +79,7 @@ pub(super) fn json(document: &Value) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As `table`.
-pub(super) fn write(text: &str) -> Result<(), Failure> {
+pub(in crate::cli) fn write(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -90,7 +90,7 @@ pub(super) fn write(text: &str) -> Result<(), Failure> {
 }
 
 /// One line on stderr. There is nobody to tell when that fails.
-pub(super) fn note(text: &str) {
+pub(in crate::cli) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", one_line(text));
 }
 
