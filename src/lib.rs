@@ -16,10 +16,12 @@
 //! * [`registry`]: the live providers and what we believe of their health.
 //! * [`delivery`]: due jobs become outcomes over a [`Transport`](delivery::transport::Transport).
 //! * [`smtp`]: that transport over SMTP.
-//! * [`k8s`], [`manifests`]: providers as Kubernetes manifests, here from files.
+//! * [`k8s`]: providers as Kubernetes resources, and the controller; [`manifests`]: from files.
 //! * [`http`]: the API.
+//! * [`cli`]: the commands beside the server: its client, `crds`, `migrate-config`, `store`, and the
+//!   mailbox of `dev`.
+//! * [`config`], [`clock`], [`metrics`], [`telemetry`], [`file_watch`]: what the parts are given.
 //! * [`app`]: puts the parts together, starts and stops them.
-//! * [`cli`]: the commands that speak to a running server, and the mailbox of `dev`.
 //!
 //! No adapter names another; they meet in `app`. A test holds these arrows against the sources.
 

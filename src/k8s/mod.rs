@@ -1,4 +1,10 @@
-//! MailProvider and its neighbours as manifests: their types, their rules, their meaning.
+//! MailProvider and its neighbours: their types, their rules, their meaning, wherever they come
+//! from; and the controller that takes them from the Kubernetes API.
+//!
+//! `crd`, `schema`, `convert` are the first part. `watch` and `seen` take over what the API server
+//! tells, `status` and `events` tell it what became of it, `lease` says which replica does, and
+//! `volume` notices another volume. `admission`, with `managed` or `mounted` certificates, judges
+//! what is to be stored; `authorize` asks who may call.
 //!
 //! The same types and rules hold wherever a manifest comes from, and every refusal is worded as
 //! the Kubernetes API server words it, so that a manifest refused here is refused there.
