@@ -90,15 +90,7 @@ async fn a_provider_is_used_checked_and_told_of_and_each_change_counts_without_a
     assert_eq!(sent["observedGeneration"], 1);
     assert!(sent["lastHealthCheck"].is_string() && sent["lastSendError"].is_null(), "{sent}");
 
-    kube.kubectl(&[
-        "patch",
-        "mailprovider",
-        "relay",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"disabled":true}}"#,
-    ])
-    .expect("patched");
+    kube.patch("mailprovider", "relay", r#"{"spec":{"disabled":true}}"#);
     is(&kube, "relay", "Ready", "False Disabled").await;
     assert_eq!(kube.get("mailprovider", "relay").expect("it")["status"]["observedGeneration"], 2);
     assert_eq!(kube.condition("relay", "Healthy"), "", "nothing is known of a disabled one");
@@ -127,7 +119,7 @@ async fn a_secret_counts_as_soon_as_it_is_there_changed_or_gone() {
     with("--from-literal=other=x").expect("created");
     is(&kube, "login", "PasswordLoaded", "False KeyNotFound").await;
     let patch = r#"{"stringData":{"password":"correct horse"}}"#;
-    kube.kubectl(&["patch", "secret", "smtp-secret", "-p", patch]).expect("patched");
+    kube.patch("secret", "smtp-secret", patch);
     is(&kube, "login", "PasswordLoaded", "True SecretLoaded").await;
     kube.kubectl(&["delete", "secret", "smtp-secret"]).expect("deleted");
     is(&kube, "login", "PasswordLoaded", "False SecretNotFound").await;
@@ -189,15 +181,7 @@ async fn a_definition_of_a_later_version_changes_nothing_for_this_one() {
         (kube.get("mailprovider", "relay")?["spec"]["retry"]["later"] == 7).then_some(())
     })
     .await;
-    kube.kubectl(&[
-        "patch",
-        "mailprovider",
-        "relay",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"displayName":"shown"}}"#,
-    ])
-    .expect("patched");
+    kube.patch("mailprovider", "relay", r#"{"spec":{"displayName":"shown"}}"#);
     app.provider_is("relay", |shown| shown["displayName"] == "shown").await;
     assert_eq!(kube.condition("relay", "Ready"), "True Configured");
     let accepted = app.notify(&to_ada()).await;

@@ -170,6 +170,14 @@ impl Kube {
         self.kubectl_with(&args, manifests)
     }
 
+    /// Merges this into an object.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn patch(&self, kind: &str, name: &str, patch: &str) {
+        self.kubectl(&["patch", kind, name, "--type=merge", "-p", patch]).expect("patched");
+    }
+
     /// Installs the custom resource definitions that our binary prints, and waits until they serve.
     ///
     /// # Panics
