@@ -21,7 +21,13 @@ impl Clock {
         let wall = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        Self { start: Instant::now(), wall: Time(wall) }
+        Self::at(Time(wall))
+    }
+
+    /// Takes this for the wall clock's time.
+    #[must_use]
+    pub fn at(wall: Time) -> Self {
+        Self { start: Instant::now(), wall }
     }
 
     /// Now.

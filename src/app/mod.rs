@@ -30,7 +30,7 @@ use crate::http::tokens::{self, Tokens};
 use crate::http::{Api, Auth, router};
 use crate::manifests::{self, Source};
 use crate::metrics::Metrics;
-use crate::queue::Queue;
+use crate::queue::{Ids, Queue};
 use crate::registry::Registry;
 use crate::smtp::{SmtpTransport, Timeouts};
 use crate::store::{DiskStore, Opened, Options};
@@ -169,7 +169,7 @@ impl App {
         let (store, opened) = DiskStore::open(options)?;
         report(folder, &opened);
         metrics.damaged(opened.damage.len());
-        let queue = Queue::open(store.clone(), clock, policy.max_age)?;
+        let queue = Queue::open(store.clone(), clock, Ids::random(), policy.max_age)?;
         let intervals = HealthIntervals {
             healthy: policy.health_interval,
             unhealthy: policy.unhealthy_interval,

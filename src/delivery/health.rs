@@ -37,8 +37,9 @@ impl Delivery {
                 });
             }
             tokio::select! {
-                changed = catalogs.changed() => if changed.is_err() { return },
+                biased;
                 () = stop.cancelled() => return,
+                changed = catalogs.changed() => if changed.is_err() { return },
             }
         }
     }
@@ -56,9 +57,10 @@ impl Delivery {
             if known == Some(true) && !is_leading {
                 was_leading = false;
                 tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
                     _ = changes.changed() => {}
                     _ = leads.changed() => {}
-                    () = stop.cancelled() => return,
                 }
                 continue;
             }
@@ -71,17 +73,19 @@ impl Delivery {
             let is_due = |health: &Health| looks_again || health.next_check <= self.clock.now();
             let Some(health) = health.filter(is_due) else {
                 tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
                     () = sleep_until(due) => {}
                     () = moved => {}
-                    () = stop.cancelled() => return,
                 }
                 continue;
             };
             self.registry.check_begins(name);
             let begin = Instant::now();
             let checked = tokio::select! {
-                checked = self.transport.probe(&provider) => checked,
+                biased;
                 () = stop.cancelled() => return,
+                checked = self.transport.probe(&provider) => checked,
             };
             self.metrics.checked(name, checked.is_ok(), begin.elapsed());
             let event = match checked {

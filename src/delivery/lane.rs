@@ -38,8 +38,9 @@ impl Delivery {
         let mut catalog = self.registry.watch();
         loop {
             let permit = tokio::select! {
-                permit = permits.clone().acquire_owned() => permit,
+                biased;
                 () = stop.cancelled() => return,
+                permit = permits.clone().acquire_owned() => permit,
             };
             let Ok(permit) = permit else { return };
             let (claim, provider) = loop {
@@ -51,10 +52,11 @@ impl Delivery {
                     Ok(Turn::Attempt(claim, provider)) => break (claim, provider),
                     Ok(Turn::Moved) => {}
                     Ok(Turn::Idle(until)) => tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
                         () = arrival.notified() => {}
                         () = sleep_until(until.map(|time| self.clock.instant(time))) => {}
                         changed = catalog.changed() => if changed.is_err() { return },
-                        () = stop.cancelled() => return,
                     },
                     Err(error) => {
                         tracing::error!(mailprovider = %name, %error, "the lane has stopped");

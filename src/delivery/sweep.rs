@@ -31,8 +31,9 @@ impl Delivery {
     pub(super) async fn expire(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let claims = tokio::select! {
-                claims = self.queue.expired() => claims,
+                biased;
                 () = stop.cancelled() => return,
+                claims = self.queue.expired() => claims,
             };
             let now = self.clock.now();
             let expired: Vec<_> =
@@ -71,8 +72,9 @@ impl Delivery {
                 Err(error) => tracing::error!(%error, "cannot forget what is past"),
             }
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(INTERVAL) => {}
             }
         }
     }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::store::{Change, IdempotencyKey, StoreError};
 use super::{Home, Queue};
 use crate::core::job::{Job, JobId, Progress};
@@ -111,18 +109,17 @@ impl Queue {
     async fn accept_new(&self, accept: Accept) -> Result<Accepted, AcceptError> {
         let Accept { recipients, content, expires_at, chain, capacity, warnings, key } = accept;
         let count = recipients.len();
-        self.reserve(&chain[0], count, capacity)?;
-
         let now = self.clock.now();
+        let (id, jobs) = self.reserve(&chain[0], count, capacity, now)?;
         let deadline = now.plus(self.age_max).min(expires_at.unwrap_or(Time(u64::MAX)));
         let notification = Notification {
-            id: NotificationId(Uuid::now_v7()),
+            id,
             subject: content.subject.clone(),
             accepted_at: now,
             expires_at,
             chain: chain.clone(),
             warnings,
-            jobs: recipients.into_iter().map(|to| (JobId(Uuid::now_v7()), to)).collect(),
+            jobs: std::iter::zip(jobs, recipients).collect(),
         };
         let change = Change::Accept { notification: notification.clone(), content, deadline, key };
         let committed = self.store.commit(vec![change]).await;
@@ -144,12 +141,14 @@ impl Queue {
         Ok(Accepted { notification, replayed: false })
     }
 
+    /// Takes places for so many jobs, and names them and their notification.
     fn reserve(
         &self,
         provider: &ProviderName,
         count: usize,
         capacity: usize,
-    ) -> Result<(), AcceptError> {
+        now: Time,
+    ) -> Result<(NotificationId, Vec<JobId>), AcceptError> {
         let mut state = self.lock();
         if state.stopping {
             return Err(AcceptError::Stopping);
@@ -161,7 +160,8 @@ impl Queue {
             return Err(AcceptError::Full { provider, capacity, depth, wanted: count });
         }
         home.reserved_count += count;
-        Ok(())
+        let id = NotificationId(state.ids.next(now));
+        Ok((id, (0..count).map(|_| JobId(state.ids.next(now))).collect()))
     }
 }
 

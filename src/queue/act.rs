@@ -185,6 +185,7 @@ impl Queue {
             }
             match next {
                 Some(deadline) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(self.clock.instant(deadline)) => {}
                     () = changed => {}
                 },

@@ -8,6 +8,7 @@
 mod accept;
 mod act;
 mod due;
+mod ids;
 mod report;
 pub mod store;
 
@@ -19,6 +20,7 @@ use tokio::sync::{Notify, watch};
 
 pub use accept::{Accept, AcceptError, Accepted};
 pub use act::{ActError, Cancelled};
+pub use ids::Ids;
 pub use report::{DeadFilter, DeadPage, Depth, Phase};
 
 use crate::clock::Clock;
@@ -41,7 +43,6 @@ pub struct Queue {
     deadline_changed: Notify,
 }
 
-#[derive(Default)]
 struct State {
     /// Every job that has not ended.
     jobs: HashMap<JobId, Slot>,
@@ -56,6 +57,7 @@ struct State {
     parked: BTreeMap<ProviderName, BTreeSet<(Time, JobId)>>,
     /// Idempotency keys whose first request is still being answered.
     answering: HashMap<String, [u8; 32]>,
+    ids: Ids,
     stopping: bool,
 }
 
@@ -127,16 +129,18 @@ pub struct Settlement {
 }
 
 impl Queue {
-    /// Rebuilds the order from what the store holds. `age_max` bounds the life of each job.
+    /// Rebuilds the order from what the store holds. `ids` names what comes; `age_max` bounds the
+    /// life of each job.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn open(
         store: Arc<dyn Store>,
         clock: Clock,
+        ids: Ids,
         age_max: Duration,
     ) -> Result<Arc<Self>, StoreError> {
-        let mut state = State::default();
+        let mut state = State::new(ids);
         // No wait is longer than these; a wall clock that was set back while we were down must not
         // park a job beyond them.
         let latest = clock.now().plus(RetryPolicy::BACKOFF_MAX.max(RetryPolicy::GREYLIST_MIN));
@@ -287,6 +291,9 @@ impl Queue {
         &self,
         work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        if !self.store.blocks() {
+            return work(&*self.store);
+        }
         let store = self.store.clone();
         let done = tokio::task::spawn_blocking(move || work(&*store)).await;
         done.unwrap_or_else(|_| Err(StoreError::Busy("the reading was cut short".to_owned())))
@@ -311,6 +318,20 @@ impl Queue {
 }
 
 impl State {
+    fn new(ids: Ids) -> Self {
+        Self {
+            jobs: HashMap::new(),
+            lanes: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            parked: BTreeMap::new(),
+            answering: HashMap::new(),
+            ids,
+            stopping: false,
+        }
+    }
+
     fn lane(&mut self, provider: &ProviderName) -> &mut Lane {
         self.lanes.entry(provider.clone()).or_default()
     }

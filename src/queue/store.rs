@@ -58,8 +58,15 @@ pub struct Page<T> {
 /// A queue's disk. Reads see every commit that returned before they began. Reads may block: call
 /// them off the runtime's threads.
 pub trait Store: Send + Sync + 'static {
-    /// Resolves once the changes survive a power cut. After one failed sync it always fails.
+    /// Resolves once the changes survive a power cut, and fails when none of them is stored. Where a
+    /// failed sync leaves that in doubt it does not resolve at all: whoever waits must be told neither,
+    /// and only a restart learns the truth. From then on every commit fails.
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'static, Result<(), StoreError>>;
+
+    /// Whether a read may wait for a disk, and has to be kept off the runtime's threads.
+    fn blocks(&self) -> bool {
+        true
+    }
 
     /// All jobs that are queued or dead, in any order.
     ///

@@ -3,7 +3,8 @@
 //! The thread takes all commits that wait, writes them as one batch, syncs once and answers them
 //! all. A frame is acknowledged only after the sync that covers it. A write that finds no room is
 //! undone, and the next one may succeed; any other failure stops the journal for good, because what
-//! a failed sync left behind is unknown (see "PostgreSQL fsync" 2018: a repeated one may lie).
+//! a failed sync left behind is unknown (see "PostgreSQL fsync" 2018: a repeated one may lie). Such
+//! commits are not answered, neither yes nor no: after a restart some of them may be there.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -88,6 +89,16 @@ pub(super) struct Writer {
     end: End,
     is_short: bool,
     stopped: Option<String>,
+    /// Commits that may or may not be on the disk: dropping one would be an answer.
+    in_doubt: Vec<Append>,
+}
+
+/// Why a batch is not on stable storage.
+enum Failure {
+    /// Nothing of it is in the file.
+    Undone(StoreError),
+    /// All, some or nothing of it may be there when the file is read next.
+    InDoubt(String),
 }
 
 /// The path of a segment.
@@ -175,7 +186,16 @@ impl Writer {
         }
         file.seek(SeekFrom::End(0))?;
         let folder = folder.to_owned();
-        Ok(Self { folder, store, segment_bytes_max, file, end, is_short: false, stopped: None })
+        Ok(Self {
+            folder,
+            store,
+            segment_bytes_max,
+            file,
+            end,
+            is_short: false,
+            stopped: None,
+            in_doubt: Vec::new(),
+        })
     }
 
     /// Writes until all senders are gone; answers where the journal ends.
@@ -223,35 +243,35 @@ impl Writer {
                     let _ = done.send(Ok(()));
                 }
             }
-            Err(error) => {
-                if let StoreError::Stopped(why) = &error
-                    && self.stopped.is_none()
-                {
-                    self.stopped = Some(why.clone());
-                    listener.stopped(why);
-                }
+            Err(Failure::Undone(error)) => {
                 for append in batch {
                     let _ = append.done.send(Err(error.clone()));
                 }
             }
+            Err(Failure::InDoubt(why)) => {
+                self.in_doubt.extend(batch);
+                listener.stopped(&why);
+                self.stopped = Some(why);
+            }
         }
     }
 
-    /// Writes and syncs one batch; answers the number and the place of each record. What it failed to write is gone from the file again, or the
-    /// journal has stopped.
+    /// Writes and syncs one batch; answers the number and the place of each record.
     fn write(
         &mut self,
         batch: &[Append],
         listener: &mut dyn Listener,
-    ) -> Result<Vec<(u64, Location)>, StoreError> {
+    ) -> Result<Vec<(u64, Location)>, Failure> {
         if let Some(why) = &self.stopped {
-            return Err(StoreError::Stopped(why.clone()));
+            return Err(Failure::Undone(StoreError::Stopped(why.clone())));
         }
         if self.end.bytes >= self.segment_bytes_max {
             match self.begin_segment() {
                 Ok((segment, bytes)) => listener.began(segment, bytes),
-                Err(error) if is_no_space(&error) => return Err(StoreError::NoSpace),
-                Err(error) => return Err(stopped("begin a segment after", &self.path(), &error)),
+                Err(error) if is_no_space(&error) => {
+                    return Err(Failure::Undone(StoreError::NoSpace));
+                }
+                Err(error) => return Err(in_doubt("begin a segment after", &self.path(), &error)),
             }
         }
         let mut buffer = Vec::with_capacity(batch.iter().map(append_bytes).sum());
@@ -267,7 +287,7 @@ impl Writer {
             return Err(self.undo(&error));
         }
         if let Err(error) = sync_data(&self.file) {
-            return Err(stopped("sync", &self.path(), &error));
+            return Err(in_doubt("sync", &self.path(), &error));
         }
         self.end.bytes += buffer.len() as u64;
         self.end.sequence = sequence;
@@ -275,9 +295,9 @@ impl Writer {
     }
 
     /// After a write without room the file is cut back to what was acknowledged.
-    fn undo(&mut self, error: &io::Error) -> StoreError {
+    fn undo(&mut self, error: &io::Error) -> Failure {
         if !is_no_space(error) {
-            return stopped("write", &self.path(), error);
+            return in_doubt("write", &self.path(), error);
         }
         let cut = self
             .file
@@ -285,8 +305,8 @@ impl Writer {
             .and_then(|()| self.file.seek(SeekFrom::End(0)))
             .and_then(|_| self.file.sync_all());
         match cut {
-            Ok(()) => StoreError::NoSpace,
-            Err(error) => stopped("truncate", &self.path(), &error),
+            Ok(()) => Failure::Undone(StoreError::NoSpace),
+            Err(error) => in_doubt("truncate", &self.path(), &error),
         }
     }
 
@@ -342,6 +362,6 @@ fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn stopped(what: &str, path: &Path, error: &io::Error) -> StoreError {
-    StoreError::Stopped(format!("cannot {what} {}: {error}", path.display()))
+fn in_doubt(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::InDoubt(format!("cannot {what} {}: {error}", path.display()))
 }

@@ -36,6 +36,7 @@ mod outage;
 mod power;
 mod queue_model;
 mod reload;
+mod simulation;
 mod smtp;
 mod store;
 mod store_crash;

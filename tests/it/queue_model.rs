@@ -16,7 +16,7 @@ use breakglass_mailer::core::provider::ProviderName;
 use breakglass_mailer::core::time::Time;
 use breakglass_mailer::queue::store::{Store, StoreError};
 use breakglass_mailer::queue::{
-    Accept, AcceptError, ActError, Claim, DeadFilter, Depth, Phase, Queue,
+    Accept, AcceptError, ActError, Claim, DeadFilter, Depth, Ids, Phase, Queue,
 };
 use proptest::prelude::*;
 
@@ -98,7 +98,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let (clock, store) = (Clock::start(), MemoryStore::default());
-        let queue = Queue::open(Arc::new(store.clone()), clock, AGE_MAX).expect("an empty store");
+        let queue = Queue::open(Arc::new(store.clone()), clock, Ids::random(), AGE_MAX)
+            .expect("an empty store");
         let (jobs, notifications, held) = (BTreeMap::new(), Vec::new(), Vec::new());
         Self { clock, store, queue, jobs, notifications, held, disk_fails: false }
     }
@@ -147,7 +148,8 @@ impl World {
             Step::Restart => {
                 self.held.clear();
                 let store = Arc::new(self.store.clone());
-                self.queue = Queue::open(store, self.clock, AGE_MAX).expect("readable");
+                self.queue =
+                    Queue::open(store, self.clock, Ids::random(), AGE_MAX).expect("readable");
             }
         }
     }

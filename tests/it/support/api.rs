@@ -16,7 +16,7 @@ use breakglass_mailer::core::provider::{
 use breakglass_mailer::core::route::Catalog;
 use breakglass_mailer::http::{Api, Auth, router};
 use breakglass_mailer::metrics::Metrics;
-use breakglass_mailer::queue::Queue;
+use breakglass_mailer::queue::{Ids, Queue};
 use breakglass_mailer::registry::Registry;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -68,7 +68,8 @@ impl TestApi {
         let clock = Clock::start();
         let store = MemoryStore::default();
         let age_max = Duration::from_secs(86_400);
-        let queue = Queue::open(Arc::new(store.clone()), clock, age_max).expect("an empty store");
+        let queue = Queue::open(Arc::new(store.clone()), clock, Ids::random(), age_max)
+            .expect("an empty store");
         let registry = Arc::new(Registry::new(HealthIntervals::default(), clock));
         let (ready, is_ready) = watch::channel(true);
         let api = Api {

@@ -37,6 +37,19 @@ impl MemoryStore {
         self.kept().notifications.len()
     }
 
+    /// Takes these changes in at once.
+    pub fn apply(&self, changes: Vec<Change>) {
+        let mut kept = self.kept();
+        changes.into_iter().for_each(|change| kept.apply(change));
+    }
+
+    /// All notifications that are remembered, and all jobs.
+    pub fn all(&self) -> (Vec<Notification>, Vec<(Job, Vec<Attempt>)>) {
+        let kept = self.kept();
+        let notifications = kept.notifications.values().map(|(notification, _)| notification);
+        (notifications.cloned().collect(), kept.jobs.values().cloned().collect())
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().expect("no test panics inside the store")
     }
@@ -55,6 +68,10 @@ impl Store for MemoryStore {
             changes.into_iter().for_each(|change| kept.apply(change));
             Ok(())
         })
+    }
+
+    fn blocks(&self) -> bool {
+        false
     }
 
     fn live(&self) -> Result<Vec<Job>, StoreError> {

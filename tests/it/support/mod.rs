@@ -114,10 +114,23 @@ fn has(thing: &str) -> bool {
 /// # Panics
 /// When the variable is not a number.
 pub fn lots() -> fastrand::Rng {
-    let seed = match std::env::var("BREAKGLASS_MAILER_TEST_SEED") {
-        Ok(text) => text.parse().expect("BREAKGLASS_MAILER_TEST_SEED is a number"),
-        Err(_) => fastrand::u64(..),
-    };
+    let (seed, _) = seed();
     println!("replay with BREAKGLASS_MAILER_TEST_SEED={seed}");
     fastrand::Rng::with_seed(seed)
+}
+
+/// `BREAKGLASS_MAILER_TEST_SEED` or a random seed, and whether it was given.
+///
+/// # Panics
+/// When the variable is not a number.
+pub fn seed() -> (u64, bool) {
+    match std::env::var("BREAKGLASS_MAILER_TEST_SEED") {
+        Ok(text) => (text.parse().expect("BREAKGLASS_MAILER_TEST_SEED is a number"), true),
+        Err(_) => (fastrand::u64(..), false),
+    }
+}
+
+/// Whether the long form of a test was asked for, with BREAKGLASS_MAILER_TEST_NIGHTLY=1.
+pub fn nightly() -> bool {
+    std::env::var("BREAKGLASS_MAILER_TEST_NIGHTLY").is_ok_and(|value| value == "1")
 }
