@@ -32,6 +32,8 @@ pub mod config;
 pub mod core;
 pub mod delivery;
 pub mod file_watch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 pub mod k8s;
 pub mod manifests;
