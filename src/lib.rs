@@ -22,6 +22,7 @@
 //!   mailbox of `dev`.
 //! * [`config`], [`clock`], [`metrics`], [`telemetry`], [`file_watch`]: what the parts are given.
 //! * [`app`]: puts the parts together, starts and stops them.
+//! * `fuzz`, in tests only: what holds for any bytes from outside.
 //!
 //! No adapter names another; they meet in `app`. A test holds these arrows against the sources.
 

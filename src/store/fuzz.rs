@@ -16,11 +16,14 @@ use crate::migrations::{self, latest};
 /// When a record is read that would be written otherwise, or is left out without a word.
 pub fn segment(bytes: &[u8]) {
     let _ = parse_segment_header(bytes);
-    read(bytes);
-    read(&sealed(bytes));
+    let sealed = sealed(bytes);
+    read(bytes, 0);
+    read(&sealed, 0);
+    // As where another segment follows: then all of it had been synced.
+    read(&sealed, u64::MAX);
 }
 
-fn read(bytes: &[u8]) {
+fn read(bytes: &[u8], synced: u64) {
     let (mut damage, mut sequence, mut records_count) = (Vec::new(), 0, 0);
     let mut scan = Scan {
         path: Path::new("journal/0000000001.seg"),
@@ -28,7 +31,7 @@ fn read(bytes: &[u8]) {
         bytes,
         sequence,
         knows_sequence: false,
-        synced: 0,
+        synced,
     };
     let end = scan.run(None, &mut damage, &mut |written| {
         assert!(written.sequence > sequence, "records come in order");

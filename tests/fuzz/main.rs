@@ -12,7 +12,7 @@ mod fuzzed {
 
     use breakglass_mailer::fuzz::TARGETS;
 
-    /// No input is larger than 64 KiB, and nothing that is made of one needs more at once.
+    /// The most that a record may ask for by its lengths. Nothing else comes near it.
     const ALLOCATION_BYTES_MAX: usize = 64 << 20;
 
     /// Ends the process when somebody asks for an absurd amount of memory, used or not.
