@@ -105,8 +105,8 @@ impl<'a> Frame<'a> {
         let u32_at = |at: usize| u32::from_le_bytes(array(&header[at..]));
         let u64_at = |at: usize| u64::from_le_bytes(array(&header[at..]));
         let (record_bytes, content_bytes) = (u32_at(8), u32_at(12));
-        // No text that we are given holds a zero byte. So none passes for a header when what is around
-        // it is damaged, and none has us compute checksums of megabytes in vain.
+        // No text that we are given holds a zero byte. So none by itself passes for a header where
+        // what is around it is damaged, nor has us compute checksums of megabytes in vain.
         let is_header = header[..4] == MAGIC && header[6..8] == [0, 0];
         if !is_header || record_bytes.max(content_bytes) > BODY_BYTES_MAX {
             return None;
