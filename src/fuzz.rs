@@ -1,10 +1,13 @@
 //! What holds for any bytes from outside: of a disk, a mail server, a caller, or a file.
 //!
-//! Each target panics when the bytes that it is given break what it holds. `tests/fuzz` searches for
-//! such bytes; the test below tries those that it keeps, on any machine.
+//! `tests/fuzz` searches for bytes that break it; the test below tries those that are kept there, on
+//! any machine.
+
+/// Takes any bytes, and panics when they break what it holds.
+pub type Target = fn(&[u8]);
 
 /// Every target and its name, which is also that of its folder in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, fn(&[u8])); 4] = [
+pub const TARGETS: [(&str, Target); 4] = [
     ("journal", crate::store::fuzz::segment),
     ("manifests", crate::manifests::fuzz::manifests),
     ("replies", crate::smtp::fuzz::replies),

@@ -10,7 +10,7 @@ mod fuzzed {
     use std::alloc::{GlobalAlloc, Layout, System};
     use std::sync::LazyLock;
 
-    use breakglass_mailer::fuzz::TARGETS;
+    use breakglass_mailer::fuzz::{TARGETS, Target};
 
     /// The most that a record may ask for by its lengths. Nothing else comes near it.
     const ALLOCATION_BYTES_MAX: usize = 64 << 20;
@@ -50,7 +50,7 @@ mod fuzzed {
         }
     }
 
-    static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+    static TARGET: LazyLock<Target> = LazyLock::new(|| {
         let wanted = std::env::var("BREAKGLASS_MAILER_FUZZ_TARGET").unwrap_or_default();
         let found = TARGETS.iter().find(|(name, _)| *name == wanted);
         found.expect("BREAKGLASS_MAILER_FUZZ_TARGET names a target").1
