@@ -22,6 +22,7 @@
 //!   mailbox of `dev`.
 //! * [`config`], [`clock`], [`metrics`], [`telemetry`], [`file_watch`]: what the parts are given.
 //! * [`app`]: puts the parts together, starts and stops them.
+//! * `fuzz`, in tests only: what holds for any bytes from outside.
 //!
 //! No adapter names another; they meet in `app`. A test holds these arrows against the sources.
 
@@ -32,6 +33,8 @@ pub mod config;
 pub mod core;
 pub mod delivery;
 pub mod file_watch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 pub mod k8s;
 pub mod manifests;

@@ -12,6 +12,8 @@ mod auth;
 mod body;
 mod deadletters;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod mailbox;
 mod notify;
 mod params;

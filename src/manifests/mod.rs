@@ -5,6 +5,8 @@
 
 mod build;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod object;
 mod secret;
 mod watch;

@@ -34,28 +34,43 @@ pub(super) async fn dial(
     timeouts: &Timeouts,
     transcript: &Transcript,
 ) -> Result<Session, End> {
-    let dialogue = Dialogue { smtp: &provider.smtp, timeouts, transcript };
-    let tcp = dialogue.connect().await?;
+    let tcp = Dialogue { smtp: &provider.smtp, timeouts, transcript }.connect().await?;
     let lost = |_| End::Fault(Fault::Lost);
     let peer = tcp.peer_addr().map_err(lost)?;
     let hello = hello_name(tcp.local_addr().map_err(lost)?);
+    begin(provider, timeouts, transcript, tcp, peer, &hello).await
+}
+
+/// The same over a `stream` to `peer`.
+pub(super) async fn begin<S>(
+    provider: &Arc<Provider>,
+    timeouts: &Timeouts,
+    transcript: &Transcript,
+    stream: S,
+    peer: SocketAddr,
+    hello: &ClientId,
+) -> Result<Session, End>
+where
+    S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+{
+    let dialogue = Dialogue { smtp: &provider.smtp, timeouts, transcript };
     let guard = |stream| Guard::new(stream, peer, transcript.clone());
 
     let (smtp, ehlo) = match provider.smtp.security {
         Security::Implicit => {
-            let tls = dialogue.encrypt(tcp).await?;
+            let tls = dialogue.encrypt(stream).await?;
             let tls = dialogue.greet(Guard::new(tls, peer, transcript.clone())).await?;
-            dialogue.hello(tls, &hello).await?
+            dialogue.hello(tls, hello).await?
         }
-        Security::Plaintext => dialogue.hello(dialogue.greet(guard(tcp)).await?, &hello).await?,
+        Security::Plaintext => dialogue.hello(dialogue.greet(guard(stream)).await?, hello).await?,
         Security::StartTls | Security::Opportunistic => {
-            let mut plain = dialogue.greet(guard(tcp)).await?;
-            if dialogue.start_tls(&mut plain, &hello).await? {
-                let tcp = plain.into_stream().map_err(End::Fault)?;
-                let tls = Guard::new(dialogue.encrypt(tcp).await?, peer, transcript.clone());
-                dialogue.hello(tls, &hello).await?
+            let mut plain = dialogue.greet(guard(stream)).await?;
+            if dialogue.start_tls(&mut plain, hello).await? {
+                let stream = plain.into_stream().map_err(End::Fault)?;
+                let tls = Guard::new(dialogue.encrypt(stream).await?, peer, transcript.clone());
+                dialogue.hello(tls, hello).await?
             } else {
-                dialogue.hello(plain, &hello).await?
+                dialogue.hello(plain, hello).await?
             }
         }
     };
@@ -142,7 +157,11 @@ impl Dialogue<'_> {
 
     /// Whether the handshake comes next; `false` only where plaintext is allowed and the server
     /// offers nothing else.
-    async fn start_tls(&self, guard: &mut Guard<TcpStream>, hello: &ClientId) -> Result<bool, End> {
+    async fn start_tls<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        guard: &mut Guard<S>,
+        hello: &ClientId,
+    ) -> Result<bool, End> {
         let ehlo = format!("EHLO {hello}\r\n");
         let offers = self.ask(Stage::Ehlo, guard, &ehlo, 200..=299).await?;
         if offers.offer("STARTTLS").is_some() {
@@ -159,10 +178,10 @@ impl Dialogue<'_> {
         Err(End::Other(Cause::Tls, sentence.to_owned()))
     }
 
-    async fn ask(
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stage: Stage,
-        guard: &mut Guard<TcpStream>,
+        guard: &mut Guard<S>,
         command: &str,
         wanted: std::ops::RangeInclusive<u16>,
     ) -> Result<RawReply, End> {
@@ -172,13 +191,16 @@ impl Dialogue<'_> {
         expect(reply, wanted, &Redaction::of(self.smtp))
     }
 
-    async fn encrypt(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, End> {
+    async fn encrypt<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> Result<TlsStream<S>, End> {
         self.transcript.enter(Stage::Tls);
         let refuse = |sentence| End::Other(Cause::Tls, sentence);
         let connector = tls::connector(self.smtp).map_err(refuse)?;
         let name = tls::server_name(&self.smtp.host).map_err(refuse)?;
         let limit = self.timeouts.tls;
-        match timeout(limit, connector.connect(name, tcp)).await {
+        match timeout(limit, connector.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(refuse(tls::handshake_error(&error))),
             Err(_) => Err(End::Timeout(limit)),

@@ -11,8 +11,10 @@
 use std::time::{Duration, SystemTime};
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
-use lettre::message::header::{ContentTransferEncoding, ContentType};
-use lettre::message::{Body, Mailbox, MultiPart, SinglePart};
+use lettre::message::header::{
+    self, ContentTransferEncoding, ContentType, Headers, MIME_VERSION_1_0,
+};
+use lettre::message::{Body, Mailbox, Mailboxes, MultiPart, SinglePart};
 
 use super::classify::Whose;
 use super::header::{one_line, plain, subject};
@@ -76,29 +78,34 @@ pub(super) fn compose<'a>(
     .map(|(whose, _)| whose);
 
     let name = provider.sender.name.as_deref().map(one_line).filter(|name| !name.is_empty());
-    let mut builder = lettre::Message::builder()
-        .date(date(job))
-        .raw_header(plain("Message-ID", format!("<{}@breakglass-mailer>", job.id)))
-        .from(Mailbox::new(name, sender.clone()))
-        .to(Mailbox::new(None, recipient.clone()))
-        .raw_header(subject(&content.subject))
-        // RFC 3834 5: no vacation notes in answer to a machine.
-        .raw_header(plain("Auto-Submitted", "auto-generated".to_owned()));
+    // Not by lettre's builder: it reads the addresses back, and knows no marks and no symbols in
+    // them, so without it also हिन्दी@example.com gets mail.
+    let mut headers = Headers::new();
+    headers.set(header::Date::from(date(job)));
+    headers.insert_raw(plain("Message-ID", format!("<{}@breakglass-mailer>", job.id)));
+    headers.set(header::From::from(Mailboxes::from(Mailbox::new(name, sender.clone()))));
+    headers.set(header::To::from(Mailboxes::from(Mailbox::new(None, recipient.clone()))));
+    headers.insert_raw(subject(&content.subject));
+    // RFC 3834 5: no vacation notes in answer to a machine.
+    headers.insert_raw(plain("Auto-Submitted", "auto-generated".to_owned()));
     if let Some(reply_to) = reply_to {
-        builder = builder.reply_to(Mailbox::new(None, reply_to));
+        headers.set(header::ReplyTo::from(Mailboxes::from(Mailbox::new(None, reply_to))));
     }
+    headers.set(MIME_VERSION_1_0);
     let text = content.text.as_deref().and_then(|text| part(ContentType::TEXT_PLAIN, text));
     let html = content.html.as_deref().and_then(|html| part(ContentType::TEXT_HTML, html));
-    let built = match (text, html) {
+    let body = match (text, html) {
         // The plainest first (RFC 2046 5.1.4).
-        (Some(text), Some(html)) => builder.multipart(
-            MultiPart::alternative().boundary(boundary(job)).singlepart(text).singlepart(html),
-        ),
-        (Some(one), None) | (None, Some(one)) => builder.singlepart(one),
+        (Some(text), Some(html)) => MultiPart::alternative()
+            .boundary(boundary(job))
+            .singlepart(text)
+            .singlepart(html)
+            .formatted(),
+        (Some(one), None) | (None, Some(one)) => one.formatted(),
         (None, None) => return Err(internal("the message has no body")),
     };
-    let built = built.map_err(|_| internal("the message cannot be built"))?;
-    let mut bytes = built.formatted();
+    let mut bytes = headers.to_string().into_bytes();
+    bytes.extend(body);
     // lettre's session writes the line end before the final dot, and its builder has one as well.
     if bytes.ends_with(b"\r\n") {
         bytes.truncate(bytes.len() - 2);
@@ -286,6 +293,19 @@ mod tests {
         assert_eq!(compose("s@example.com", "грета@example.com"), Some(Whose::Recipient));
         assert_eq!(compose("грета@example.com", "a@example.com"), Some(Whose::Sender));
         assert_eq!(compose("s@example.com", "a@example.com"), None);
+    }
+
+    #[test]
+    fn a_local_part_may_be_of_any_script_and_of_symbols() {
+        for address in
+            ["हिन्दी@example.com", "ภาษาไทย@example.com", "😀@example.com", "┨@example.com"]
+        {
+            let content = content("s", "t", "");
+            let message = compose(&provider(address, None), &job(address), &content);
+            let message = message.map_err(|outcome| format!("{outcome:?}")).expect(address);
+            let text = String::from_utf8(message.bytes).expect("UTF-8");
+            assert!(text.contains(&format!("\r\nFrom: {address}\r\nTo: {address}\r\n")), "{text}");
+        }
     }
 
     #[test]

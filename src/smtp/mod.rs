@@ -15,6 +15,8 @@
 
 mod classify;
 mod dial;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 mod header;
 mod message;

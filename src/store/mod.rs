@@ -21,6 +21,8 @@ mod carried;
 mod codec;
 mod compact;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod index;
 mod journal;
 mod notes;

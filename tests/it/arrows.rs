@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("delivery", &["clock", "core", "metrics", "queue", "registry"]),
     ("file_watch", &[]),
+    ("fuzz", &["http", "manifests", "smtp", "store"]),
     ("http", &["clock", "core", "file_watch", "metrics", "queue", "registry"]),
     ("k8s", &["clock", "core", "file_watch", "registry"]),
     ("main", &["app", "cli", "config", "telemetry"]),
