@@ -121,3 +121,8 @@ pub fn lots() -> fastrand::Rng {
     println!("replay with BREAKGLASS_MAILER_TEST_SEED={seed}");
     fastrand::Rng::with_seed(seed)
 }
+
+/// Whether the long form of a test was asked for, with BREAKGLASS_MAILER_TEST_NIGHTLY=1.
+pub fn nightly() -> bool {
+    std::env::var("BREAKGLASS_MAILER_TEST_NIGHTLY").is_ok_and(|value| value == "1")
+}
