@@ -1,6 +1,9 @@
 //! The SMTP transport against scripted servers.
 
+mod every_step;
 mod faults;
+mod lies;
+mod misdeeds;
 mod sessions;
 
 use std::sync::Arc;
