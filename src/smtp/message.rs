@@ -11,6 +11,7 @@
 use std::time::{Duration, SystemTime};
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+use lettre::address::Envelope;
 use lettre::message::header::{ContentTransferEncoding, ContentType};
 use lettre::message::{Body, Mailbox, MultiPart, SinglePart};
 
@@ -76,7 +77,11 @@ pub(super) fn compose<'a>(
     .map(|(whose, _)| whose);
 
     let name = provider.sender.name.as_deref().map(one_line).filter(|name| !name.is_empty());
+    // Given, so that lettre does not read the recipient again: it knows fewer addresses than SMTPUTF8.
+    let envelope = Envelope::new(Some(sender.clone()), vec![recipient.clone()])
+        .map_err(|_| internal("the message has no recipient"))?;
     let mut builder = lettre::Message::builder()
+        .envelope(envelope)
         .date(date(job))
         .raw_header(plain("Message-ID", format!("<{}@breakglass-mailer>", job.id)))
         .from(Mailbox::new(name, sender.clone()))
@@ -97,7 +102,11 @@ pub(super) fn compose<'a>(
         (Some(one), None) | (None, Some(one)) => builder.singlepart(one),
         (None, None) => return Err(internal("the message has no body")),
     };
-    let built = built.map_err(|_| internal("the message cannot be built"))?;
+    // Only what From says can be wrong, in every message alike.
+    let built = built.map_err(|_| {
+        let detail = "the sender's name and address cannot be written into a message";
+        Outcome::Unreachable(failure(Cause::Protocol, detail))
+    })?;
     let mut bytes = built.formatted();
     // lettre's session writes the line end before the final dot, and its builder has one as well.
     if bytes.ends_with(b"\r\n") {
@@ -181,7 +190,7 @@ fn check(message: &[u8], may_have_utf8_headers: bool) -> Result<(), &'static str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::job::{JobId, Progress};
+    use crate::core::job::{AttemptOutcome, JobId, Progress};
     use crate::core::notification::NotificationId;
     use crate::core::provider::{ProviderName, Security, Sender, Smtp};
     use crate::core::time::Time;
@@ -286,6 +295,20 @@ mod tests {
         assert_eq!(compose("s@example.com", "грета@example.com"), Some(Whose::Recipient));
         assert_eq!(compose("грета@example.com", "a@example.com"), Some(Whose::Sender));
         assert_eq!(compose("s@example.com", "a@example.com"), None);
+    }
+
+    #[test]
+    fn an_address_that_lettre_cannot_read_is_written_or_is_the_providers_fault() {
+        let compose = |sender, recipient| {
+            let content = content("s", "t", "");
+            let message = compose(&provider(sender, None), &job(recipient), &content);
+            message.map(|message| String::from_utf8(message.bytes).expect("UTF-8"))
+        };
+        let written =
+            compose("s@example.com", "😀@example.com").map_err(|_| ()).expect("a message");
+        assert!(written.contains("\r\nTo: 😀@example.com\r\n"), "{written}");
+        let refused = compose("😀@example.com", "ada@example.com").expect_err("no From");
+        assert_eq!(refused.kind(), AttemptOutcome::Unreachable);
     }
 
     #[test]

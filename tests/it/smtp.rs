@@ -5,6 +5,7 @@ mod faults;
 mod lies;
 mod misdeeds;
 mod sessions;
+mod smuggling;
 
 use std::sync::Arc;
 use std::time::Duration;
