@@ -42,7 +42,9 @@ pub(super) fn classify(stage: Stage, end: End) -> Outcome {
         (true, End::Reply(reply)) if is_about_provider(stage, reply) => Outcome::Unreachable,
         // A server that says nothing says nothing of the message; after the dot it may have it.
         (true, End::Timeout(_)) if stage != Stage::Dot => Outcome::Unreachable,
-        (true, End::Reply(reply)) if is_for_good(stage, reply) => Outcome::Rejected,
+        // Found before MAIL goes out: no transaction has begun.
+        (true, End::Fault(Fault::Unasked)) if stage == Stage::Mail => Outcome::Unreachable,
+        (true, End::Reply(reply)) if is_rejection(stage, reply) => Outcome::Rejected,
         (true, End::NoSmtpUtf8(_)) => Outcome::Rejected,
         (true, _) => Outcome::Deferred,
     };
@@ -64,11 +66,16 @@ fn is_transaction(stage: Stage) -> bool {
 fn is_about_provider(stage: Stage, reply: &Reply) -> bool {
     match reply.code {
         421 => stage != Stage::Dot,
-        // Authentication or encryption required (RFC 4954 6, RFC 3207 4): said of us, whatever
-        // the message.
-        530 | 538 => true,
+        // Our login or its encryption is missing, too weak or not valid any more (RFC 4954 6,
+        // RFC 3207 4): said of us, whatever the message.
+        530 | 534 | 535 | 538 => true,
         _ => false,
     }
+}
+
+/// Whether a reply within the transaction refuses this message or recipient for good.
+pub(super) fn is_rejection(stage: Stage, reply: &Reply) -> bool {
+    is_for_good(stage, reply) && !is_about_provider(stage, reply)
 }
 
 fn is_for_good(stage: Stage, reply: &Reply) -> bool {
@@ -93,6 +100,7 @@ fn cause(stage: Stage, end: &End) -> Cause {
             (_, 530 | 538) | (Stage::Auth, 422..500) => Cause::AuthFailed,
             (Stage::Auth, 500..) => Cause::LoginRefused,
             (Stage::Tls, _) => Cause::Tls,
+            (Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Dot, 534 | 535) => Cause::AuthFailed,
             (Stage::Mail | Stage::Rcpt | Stage::Data, 421) => Cause::Protocol,
             (Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Dot, 400..) => {
                 if is_for_good(stage, reply) { Cause::Rejected } else { Cause::Deferred }
@@ -189,7 +197,7 @@ mod tests {
     fn each_end_at_each_stage_has_its_outcome_and_cause() {
         let lost = End::Fault(Fault::Lost);
         let late = End::Timeout(Duration::from_secs(60));
-        let table: [(Stage, End, AttemptOutcome, Cause); 32] = [
+        let table: [(Stage, End, AttemptOutcome, Cause); 34] = [
             (Stage::Greeting, reply(554), Unreachable, Cause::Protocol),
             (Stage::Greeting, reply(421), Unreachable, Cause::Protocol),
             (Stage::Greeting, lost.clone(), Unreachable, Cause::ConnectionRefused),
@@ -209,6 +217,8 @@ mod tests {
             (Stage::Mail, reply(530), Unreachable, Cause::AuthFailed),
             (Stage::Mail, lost.clone(), Deferred, Cause::Deferred),
             (Stage::Mail, late.clone(), Unreachable, Cause::ConnectionTimeout),
+            (Stage::Mail, End::Fault(Fault::Unasked), Unreachable, Cause::Protocol),
+            (Stage::Rcpt, End::Fault(Fault::Unasked), Deferred, Cause::Protocol),
             (Stage::Dot, late.clone(), Deferred, Cause::ConnectionTimeout),
             (Stage::Mail, End::NoSmtpUtf8(Whose::Recipient), Rejected, Cause::Rejected),
             (Stage::Mail, End::NoSmtpUtf8(Whose::Sender), Unreachable, Cause::Protocol),
@@ -228,6 +238,67 @@ mod tests {
             let failure = outcome.failure().expect("an end is a failure");
             assert_eq!((outcome.kind(), failure.cause), (kind, cause), "{stage:?} {end:?}");
             assert_eq!(failure.stage, stage);
+        }
+    }
+
+    #[test]
+    fn what_real_servers_say_has_the_outcome_that_the_operator_needs() {
+        use Stage::{Data, Dot, Greeting, Mail, Rcpt, Tls};
+        let table = [
+            // The provider refuses us: no message of ours fares better, and none is given up.
+            (Greeting, 554, "5.7.1 Service unavailable; Client host blocked", Unreachable),
+            (Greeting, 421, "4.7.0 Too many concurrent connections from your IP", Unreachable),
+            (Tls, 454, "4.7.0 TLS not available due to local problem", Unreachable),
+            (Tls, 502, "5.5.1 Command not implemented", Unreachable),
+            (Stage::Auth, 534, "5.7.9 Application-specific password required", Unreachable),
+            (Stage::Auth, 535, "5.7.8 Username and Password not accepted", Unreachable),
+            (
+                Stage::Auth,
+                535,
+                "5.7.139 Authentication unsuccessful, basic auth is off",
+                Unreachable,
+            ),
+            (Stage::Auth, 538, "5.7.11 Encryption required for this mechanism", Unreachable),
+            (Stage::Auth, 454, "4.7.0 Temporary authentication failure", Unreachable),
+            (Mail, 530, "5.7.0 Must issue a STARTTLS command first", Unreachable),
+            (Mail, 530, "5.7.57 Client not authenticated to send mail", Unreachable),
+            (Mail, 534, "5.7.9 Please log in with your web browser", Unreachable),
+            (Mail, 535, "5.7.8 Authentication credentials invalid", Unreachable),
+            (Rcpt, 530, "5.7.1 Authentication required", Unreachable),
+            (Data, 538, "5.7.11 Encryption required", Unreachable),
+            (Dot, 535, "5.7.3 Authentication unsuccessful", Unreachable),
+            (Mail, 421, "4.3.2 Service shutting down", Unreachable),
+            (Rcpt, 421, "4.7.28 Our system has detected an unusual rate", Unreachable),
+            // It puts this message off.
+            (Mail, 452, "4.3.1 Insufficient system storage", Deferred),
+            (Mail, 451, "4.7.1 Sender rate limit exceeded", Deferred),
+            (Rcpt, 450, "4.2.0 Recipient address rejected: Greylisted", Deferred),
+            (Rcpt, 452, "4.2.2 Mailbox full", Deferred),
+            (Rcpt, 452, "4.5.3 Too many recipients", Deferred),
+            (Rcpt, 552, "5.5.3 Too many recipients", Deferred),
+            (Dot, 421, "4.7.0 Try again later, closing connection", Deferred),
+            (Dot, 432, "4.3.2 Concurrent connections limit exceeded", Deferred),
+            // It refuses this message, sender or recipient.
+            (Mail, 550, "5.7.1 Sender address rejected: not owned by user", Rejected),
+            (Mail, 550, "5.7.60 Client does not have permissions to send as this sender", Rejected),
+            (Mail, 552, "5.3.4 Message size exceeds fixed limit", Rejected),
+            (Mail, 553, "5.1.8 Domain of sender address does not exist", Rejected),
+            (Rcpt, 550, "5.1.1 User unknown", Rejected),
+            (Rcpt, 554, "5.7.1 Relay access denied", Rejected),
+            (Rcpt, 552, "5.2.2 Over quota", Rejected),
+            (Data, 554, "5.5.1 No valid recipients", Rejected),
+            (Dot, 554, "5.7.1 Message contains spam or virus", Rejected),
+            (Dot, 550, "5.7.60 Client does not have permissions to send as this sender", Rejected),
+        ];
+        for (stage, code, text, kind) in table {
+            let (enhanced, words) = text.split_once(' ').expect("an enhanced code and words");
+            let numbers: Vec<u16> =
+                enhanced.split('.').map(|number| number.parse().expect("a number")).collect();
+            let reply = Reply::new(code, numbers.try_into().ok(), words.to_owned());
+            let outcome = classify(stage, End::Reply(reply));
+            assert_eq!(outcome.kind(), kind, "{code} {text} to {stage:?}");
+            let cause = outcome.failure().expect("a failure").cause;
+            assert!(kind != Unreachable || !matches!(cause, Cause::Rejected | Cause::Deferred));
         }
     }
 

@@ -1,11 +1,11 @@
 //! From a provider to a session: name lookup, TCP, greeting, TLS and EHLO.
 //!
-//! The plaintext part of STARTTLS is spoken here and not by lettre, which would take replies that
-//! were injected before the handshake for the server's own.
+//! All of it is spoken here and not by lettre, which would take replies that were injected before the
+//! handshake for the server's own, and which knows no HELO.
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,11 +34,10 @@ pub(super) async fn dial(
     timeouts: &Timeouts,
     transcript: &Transcript,
 ) -> Result<Session, End> {
-    let tcp = Dialogue { smtp: &provider.smtp, timeouts, transcript }.connect().await?;
-    let lost = |_| End::Fault(Fault::Lost);
-    let peer = tcp.peer_addr().map_err(lost)?;
-    let hello = hello_name(tcp.local_addr().map_err(lost)?);
-    begin(provider, timeouts, transcript, tcp, peer, &hello).await
+    let dialogue = Dialogue { smtp: &provider.smtp, timeouts, transcript };
+    let (tcp, peer) = dialogue.connect().await?;
+    let name = hello_name(tcp.local_addr());
+    begin(provider, timeouts, transcript, tcp, peer, &name).await
 }
 
 /// The same over a `stream` to `peer`.
@@ -48,30 +47,31 @@ pub(super) async fn begin<S>(
     transcript: &Transcript,
     stream: S,
     peer: SocketAddr,
-    hello: &ClientId,
+    name: &ClientId,
 ) -> Result<Session, End>
 where
     S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
 {
     let dialogue = Dialogue { smtp: &provider.smtp, timeouts, transcript };
-    let guard = |stream| Guard::new(stream, peer, transcript.clone());
+    let tls = |stream| Guard::new(stream, peer, transcript.clone());
 
-    let (smtp, ehlo) = match provider.smtp.security {
-        Security::Implicit => {
-            let tls = dialogue.encrypt(stream).await?;
-            let tls = dialogue.greet(Guard::new(tls, peer, transcript.clone())).await?;
-            dialogue.hello(tls, hello).await?
-        }
-        Security::Plaintext => dialogue.hello(dialogue.greet(guard(stream)).await?, hello).await?,
-        Security::StartTls | Security::Opportunistic => {
-            let mut plain = dialogue.greet(guard(stream)).await?;
-            if dialogue.start_tls(&mut plain, hello).await? {
-                let stream = plain.into_stream().map_err(End::Fault)?;
-                let tls = Guard::new(dialogue.encrypt(stream).await?, peer, transcript.clone());
-                dialogue.hello(tls, hello).await?
-            } else {
-                dialogue.hello(plain, hello).await?
-            }
+    let (smtp, ehlo) = if provider.smtp.security == Security::Implicit {
+        let mut tls = tls(dialogue.encrypt(stream).await?);
+        dialogue.greet(&mut tls).await?;
+        let ehlo = dialogue.hello(&mut tls, name).await?;
+        (hand_over(tls, name).await?, ehlo)
+    } else {
+        let mut plain = Guard::new(stream, peer, transcript.clone());
+        dialogue.greet(&mut plain).await?;
+        let ehlo = dialogue.hello(&mut plain, name).await?;
+        if dialogue.start_tls(&mut plain, &ehlo).await? {
+            let stream = plain.into_stream().map_err(End::Fault)?;
+            let mut tls = tls(dialogue.encrypt(stream).await?).at_our_turn();
+            // What was offered in plaintext is forgotten (RFC 3207 4.2).
+            let ehlo = dialogue.hello(&mut tls, name).await?;
+            (hand_over(tls, name).await?, ehlo)
+        } else {
+            (hand_over(plain, name).await?, ehlo)
         }
     };
     Ok(Session::new(smtp, &ehlo, transcript.clone(), provider.clone()))
@@ -112,7 +112,7 @@ struct Dialogue<'a> {
 
 impl Dialogue<'_> {
     /// Tries the host's addresses in turn; each gets an equal share of the time that is left.
-    async fn connect(&self) -> Result<TcpStream, End> {
+    async fn connect(&self) -> Result<(TcpStream, SocketAddr), End> {
         self.transcript.enter(Stage::Connect);
         let limit = self.timeouts.connect;
         let until = Instant::now() + limit;
@@ -136,7 +136,7 @@ impl Dialogue<'_> {
                 Ok(Ok(stream)) => {
                     // Commands are small and each waits for its answer.
                     let _ = stream.set_nodelay(true);
-                    return Ok(stream);
+                    return Ok((stream, *address));
                 }
                 Ok(Err(error)) => connect_error(&error, limit),
                 Err(_) => End::Timeout(limit),
@@ -147,24 +147,43 @@ impl Dialogue<'_> {
 
     async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        mut guard: Guard<S>,
-    ) -> Result<Guard<S>, End> {
+        guard: &mut Guard<S>,
+    ) -> Result<(), End> {
         self.transcript.enter(Stage::Greeting);
         let reply = listen(self.transcript, self.timeouts.command, guard.exchange(None)).await?;
         expect(reply, 200..=299, &Redaction::of(self.smtp))?;
-        Ok(guard)
+        Ok(())
     }
 
-    /// Whether the handshake comes next; `false` only where plaintext is allowed and the server
-    /// offers nothing else.
+    /// EHLO, and to a server that does not know the word HELO, which offers nothing (RFC 5321 3.2).
+    async fn hello<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        guard: &mut Guard<S>,
+        name: &ClientId,
+    ) -> Result<RawReply, End> {
+        let ehlo = format!("EHLO {name}\r\n");
+        match self.ask(Stage::Ehlo, guard, &ehlo, 200..=299).await {
+            Err(End::Reply(reply)) if matches!(reply.code, 500 | 502 | 504) => {
+                let helo = format!("HELO {name}\r\n");
+                let mut reply = self.ask(Stage::Ehlo, guard, &helo, 200..=299).await?;
+                reply.lines.truncate(1);
+                Ok(reply)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Whether the handshake comes next; `false` only where plaintext was asked for, or is allowed
+    /// and the server offers nothing else.
     async fn start_tls<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         guard: &mut Guard<S>,
-        hello: &ClientId,
+        ehlo: &RawReply,
     ) -> Result<bool, End> {
-        let ehlo = format!("EHLO {hello}\r\n");
-        let offers = self.ask(Stage::Ehlo, guard, &ehlo, 200..=299).await?;
-        if offers.offer("STARTTLS").is_some() {
+        if self.smtp.security == Security::Plaintext {
+            return Ok(false);
+        }
+        if ehlo.offer("STARTTLS").is_some() {
             self.ask(Stage::Tls, guard, "STARTTLS\r\n", 220..=220).await?;
             return Ok(true);
         }
@@ -206,26 +225,15 @@ impl Dialogue<'_> {
             Err(_) => Err(End::Timeout(limit)),
         }
     }
+}
 
-    /// Hands the stream to lettre, which says EHLO.
-    async fn hello<S>(
-        &self,
-        guard: Guard<S>,
-        hello: &ClientId,
-    ) -> Result<(AsyncSmtpConnection, RawReply), End>
-    where
-        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
-    {
-        self.transcript.enter(Stage::Ehlo);
-        let stream = Box::new(guard.with_greeting());
-        let mut connected = None;
-        let step = async {
-            connected = AsyncSmtpConnection::connect_with_transport(stream, hello).await.ok();
-        };
-        let reply = listen(self.transcript, self.timeouts.command, step).await?;
-        let reply = expect(reply, 200..=299, &Redaction::of(self.smtp))?;
-        connected.map(|smtp| (smtp, reply)).ok_or(End::Fault(Fault::NotSmtp))
-    }
+/// Hands the stream to lettre. Nothing goes out for that, and nothing is waited for.
+async fn hand_over<S>(guard: Guard<S>, name: &ClientId) -> Result<AsyncSmtpConnection, End>
+where
+    S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+{
+    let connected = AsyncSmtpConnection::connect_with_transport(Box::new(guard.for_lettre()), name);
+    connected.await.map_err(|_| End::Fault(Fault::NotSmtp))
 }
 
 fn connect_error(error: &io::Error, limit: Duration) -> End {
@@ -237,14 +245,14 @@ fn connect_error(error: &io::Error, limit: Duration) -> End {
 }
 
 /// The local host name where it is a domain name, else the address literal (RFC 5321 4.1.4).
-fn hello_name(local: SocketAddr) -> ClientId {
-    match ClientId::default() {
-        ClientId::Domain(name) if is_dns_subdomain(&name.to_ascii_lowercase()) => {
+fn hello_name(local: io::Result<SocketAddr>) -> ClientId {
+    match (ClientId::default(), local) {
+        (ClientId::Domain(name), _) if is_dns_subdomain(&name.to_ascii_lowercase()) => {
             ClientId::Domain(name)
         }
-        _ => match local {
-            SocketAddr::V4(address) => ClientId::Ipv4(*address.ip()),
-            SocketAddr::V6(address) => ClientId::Ipv6(*address.ip()),
-        },
+        (_, Ok(SocketAddr::V4(address))) => ClientId::Ipv4(*address.ip()),
+        (_, Ok(SocketAddr::V6(address))) => ClientId::Ipv6(*address.ip()),
+        // The connection is gone already, which its first step finds out.
+        (_, Err(_)) => ClientId::Ipv4(Ipv4Addr::UNSPECIFIED),
     }
 }

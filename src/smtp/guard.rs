@@ -37,9 +37,13 @@ pub(super) struct Guard<S> {
     /// The reply so far.
     lines: Vec<String>,
     reply_bytes: usize,
+    /// The first digit of its code.
+    class: Option<u16>,
     /// A whole reply on its way to lettre.
     released: Vec<u8>,
     turn: Turn,
+    /// lettre says EHLO once more.
+    has_ehlo_due: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +55,7 @@ enum Turn {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
-    /// Guards a new connection: the server speaks first.
+    /// Guards a connection on which the server speaks first.
     pub(super) fn new(stream: S, peer: SocketAddr, transcript: Transcript) -> Self {
         Self {
             stream,
@@ -60,16 +64,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             received: Vec::new(),
             lines: Vec::new(),
             reply_bytes: 0,
+            class: None,
             released: Vec::new(),
             turn: Turn::Theirs,
+            has_ehlo_due: false,
         }
     }
 
-    /// Has lettre find a greeting: the real one was read already, or came before STARTTLS.
-    pub(super) fn with_greeting(mut self) -> Self {
-        self.released = b"220 -\r\n".to_vec();
-        self.turn = Turn::Ours;
-        self
+    /// The same where the next word is a command.
+    pub(super) fn at_our_turn(self) -> Self {
+        Self { turn: Turn::Ours, ..self }
+    }
+
+    /// Has lettre, which begins with a greeting and EHLO, find the answers: both were read already.
+    pub(super) fn for_lettre(self) -> Self {
+        Self { released: b"220 -\r\n".to_vec(), has_ehlo_due: true, ..self }
     }
 
     /// Sends one command line, or nothing where the server speaks first, and reads the reply. The
@@ -131,10 +140,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
                 return Err(Fault::TooLong);
             }
             let line = Line::parse(&self.received[..=end]).ok_or(Fault::NotSmtp)?;
+            // A reply that agrees in one line and refuses in another says neither.
+            if *self.class.get_or_insert(line.code / 100) != line.code / 100 {
+                return Err(Fault::NotSmtp);
+            }
             self.received.drain(..=end);
             self.lines.push(line.text);
             if line.is_last {
                 self.reply_bytes = 0;
+                self.class = None;
                 let lines = std::mem::take(&mut self.lines);
                 return Ok(Some(RawReply { code: line.code, lines }));
             }
@@ -143,32 +157,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     }
 
     /// Whether a command may go out now.
-    fn begin_command(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn begin_command(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.transcript.take_due_command() {
-            return Err(io::Error::other("no command is due"));
+            return Poll::Ready(Err(io::Error::other("no command is due")));
         }
         // A server may announce at any time that it is going (RFC 5321 3.8).
         self.look(cx, |code| code == 421)
     }
 
-    /// Looks without waiting whether bytes are here before we have finished speaking. They answer
-    /// nothing, and end the connection; a reply that `may_end` it is heard for what it says.
-    fn look(&mut self, cx: &mut Context<'_>, may_end: fn(u16) -> bool) -> io::Result<()> {
-        if self.received.is_empty()
+    /// Looks whether bytes are here before we have finished speaking. They answer nothing, and end
+    /// the connection; a reply that `may_end` it is heard for what it says. Waits only within a
+    /// message, and there only for the rest of a reply that has begun.
+    fn look(&mut self, cx: &mut Context<'_>, may_end: fn(u16) -> bool) -> Poll<io::Result<()>> {
+        if !self.has_begun()
             && let Poll::Ready(Err(fault)) = self.poll_receive(cx)
         {
-            return Err(self.fail(fault));
+            return Poll::Ready(Err(self.fail(fault)));
         }
-        if self.received.is_empty() {
-            return Ok(());
+        if !self.has_begun() {
+            return Poll::Ready(Ok(()));
         }
-        match self.assemble() {
-            Ok(Some(reply)) if may_end(reply.code) => {
-                self.transcript.hear(Ok(reply), true);
-                Err(io::Error::other("the server ended the dialogue"))
+        loop {
+            match self.assemble() {
+                Ok(Some(reply)) if may_end(reply.code) => {
+                    self.transcript.hear(Ok(reply), true);
+                    let ended = io::Error::other("the server ended the dialogue");
+                    return Poll::Ready(Err(ended));
+                }
+                Ok(None) if self.turn == Turn::Theirs => {
+                    if ready!(self.poll_receive(cx)).is_err() {
+                        return Poll::Ready(Err(self.fail(Fault::Unasked)));
+                    }
+                }
+                _ => return Poll::Ready(Err(self.fail(Fault::Unasked))),
             }
-            _ => Err(self.fail(Fault::Unasked)),
         }
+    }
+
+    /// Whether a part of a reply is here.
+    fn has_begun(&self) -> bool {
+        !self.received.is_empty() || self.reply_bytes > 0
     }
 
     fn fail(&mut self, fault: Fault) -> io::Error {
@@ -202,18 +230,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if std::mem::take(&mut self.has_ehlo_due) {
+            self.released = b"250 -\r\n".to_vec();
+            return Poll::Ready(Ok(bytes.len()));
+        }
         // Within a message a server may refuse, but cannot yet have accepted.
         let is_refusal = |code| code >= 400;
         match self.turn {
-            Turn::Ours => self.begin_command(cx)?,
-            Turn::Theirs => self.look(cx, is_refusal)?,
+            Turn::Ours => ready!(self.begin_command(cx))?,
+            Turn::Theirs => ready!(self.look(cx, is_refusal))?,
         }
         self.turn = Turn::Theirs;
         match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
             Ok(written) => Poll::Ready(Ok(written)),
             Err(_) => {
                 // Who closes within a message has often said why.
-                self.look(cx, is_refusal)?;
+                ready!(self.look(cx, is_refusal))?;
                 Poll::Ready(Err(self.fail(Fault::Lost)))
             }
         }
@@ -276,6 +308,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_reply_that_agrees_and_refuses_at_once_is_none() {
+        assert_eq!(heard(b"250-ok\r\n550 no\r\n").await, Some(Err(Fault::NotSmtp)));
+        assert_eq!(heard(b"550-no\r\n250 ok\r\n").await, Some(Err(Fault::NotSmtp)));
+        assert_eq!(heard(b"250-ok\r\n251 ok\r\n").await.unwrap().unwrap().code, 251);
+    }
+
+    #[tokio::test]
     async fn a_line_a_count_and_a_total_without_end_are_cut_off() {
         assert_eq!(heard(&vec![b'2'; 100_000]).await, Some(Err(Fault::TooLong)));
         assert_eq!(heard(&b"250-x\r\n".repeat(257)).await, Some(Err(Fault::TooLong)));
@@ -316,21 +355,38 @@ mod tests {
 
     #[tokio::test]
     async fn within_a_message_a_refusal_is_heard_and_an_acceptance_is_not() {
-        for (early, heard) in [("552 5.3.4 too big", Ok(552)), ("250 ok", Err(Fault::Unasked))] {
+        let table = [
+            (&["552 5.3.4 too big\r\n"][..], Ok(552)),
+            (&["552-5.3.4 to", "o big\r\n", "552 5.3.4 really\r\n"], Ok(552)),
+            (&["250 ok\r\n"], Err(Fault::Unasked)),
+            (&["250-o", "k\r\n", "250 ok\r\n"], Err(Fault::Unasked)),
+            (&["55"], Err(Fault::Unasked)),
+        ];
+        for (early, heard) in table {
             let (guard, mut server, transcript) = guarded();
-            let mut guard = guard.with_greeting();
+            let mut guard = guard.at_our_turn();
             transcript.enter(Stage::Dot);
             guard.write_all(b"first half\r\n").await.unwrap();
-            server.write_all(format!("{early}\r\n").as_bytes()).await.unwrap();
-            assert!(guard.write_all(b"second half\r\n.\r\n").await.is_err());
-            assert_eq!(transcript.take().unwrap().map(|reply| reply.code), heard);
+            let mut said = early.iter();
+            server.write_all(said.next().unwrap().as_bytes()).await.unwrap();
+            let say_the_rest = async {
+                for piece in said {
+                    tokio::task::yield_now().await;
+                    server.write_all(piece.as_bytes()).await.unwrap();
+                }
+                drop(server);
+            };
+            let (written, ()) =
+                tokio::join!(guard.write_all(b"second half\r\n.\r\n"), say_the_rest);
+            assert!(written.is_err(), "{early:?}");
+            assert_eq!(transcript.take().unwrap().map(|reply| reply.code), heard, "{early:?}");
         }
     }
 
     #[tokio::test]
     async fn a_command_that_was_not_announced_does_not_go_out() {
         let (guard, mut server, transcript) = guarded();
-        let mut guard = guard.with_greeting();
+        let mut guard = guard.at_our_turn();
         assert!(guard.write_all(b"QUIT\r\n").await.is_err());
         assert_eq!(transcript.take(), None);
         drop(guard);

@@ -11,7 +11,7 @@
 //!   recipient nor the content stand in what a failure says.
 //!
 //! It never retries, but for one case that cannot send twice: a kept connection that turns out to
-//! be gone before MAIL was accepted is replaced by a new one.
+//! be gone before MAIL was accepted, or that refuses the sender, is replaced by a new one.
 
 mod classify;
 mod dial;

@@ -14,9 +14,8 @@ use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Timeouts;
-use super::classify::{End, Whose};
+use super::classify::{End, Whose, is_rejection};
 use super::dial::{expect, listen};
-
 use super::message::Message;
 use super::redaction::Redaction;
 use super::reply::RawReply;
@@ -242,21 +241,22 @@ impl Session {
 }
 
 /// Whether a reused connection that ended so was stale: nothing was accepted over it, and a new
-/// one may well work.
+/// one may well work. A sender that is refused there may only have come once too often.
 pub(super) fn is_stale(stage: Stage, end: &End) -> bool {
     stage == Stage::Mail
         && match end {
             End::Fault(Fault::Lost | Fault::Unasked) => true,
-            End::Reply(reply) => reply.code == 421,
+            End::Reply(reply) => reply.code == 421 || reply.code >= 500,
             _ => false,
         }
 }
 
 /// Whether the connection is still good after an attempt that ended so: the server refused a
-/// sender or a recipient, or nothing was said at all.
+/// recipient for good, or nothing was said at all. What a server puts off may be for the
+/// connection's sake, so that the next attempt must not find the same one.
 pub(super) fn is_kept(stage: Stage, end: &End) -> bool {
     match end {
-        End::Reply(reply) => matches!(stage, Stage::Mail | Stage::Rcpt) && reply.code != 421,
+        End::Reply(reply) => stage == Stage::Rcpt && is_rejection(stage, reply),
         End::NoSmtpUtf8(Whose::Recipient | Whose::ReplyTo) => true,
         _ => false,
     }

@@ -22,6 +22,7 @@ mod deploy;
 mod dev;
 mod full;
 mod health;
+mod hostile;
 mod http;
 mod http_read;
 mod http_server;

@@ -1,7 +1,11 @@
 //! The SMTP transport against scripted servers.
 
+mod every_step;
 mod faults;
+mod lies;
+mod misdeeds;
 mod sessions;
+mod smuggling;
 
 use std::sync::Arc;
 use std::time::Duration;

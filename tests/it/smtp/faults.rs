@@ -43,7 +43,7 @@ async fn a_peer_that_fails_before_mail_is_unreachable_and_gets_neither_login_nor
         (Mode::Plain, greets(close()), Cause::ConnectionRefused, "without a greeting"),
         (Mode::Plain, greets(reset()), Cause::ConnectionRefused, "without a greeting"),
         (Mode::Plain, greets(say("SSH-2.0-OpenSSH")), Cause::Protocol, "not SMTP"),
-        (Mode::Plain, greets(Action::Flood(64 << 20)), Cause::Protocol, "too long"),
+        (Mode::Plain, greets(Action::Flood(b"2".to_vec(), 64 << 20)), Cause::Protocol, "too long"),
         (
             Mode::Plain,
             Script::plain().on(Verb::Ehlo, say("421 4.7.0 rate")),
@@ -86,7 +86,7 @@ async fn a_login_that_is_refused_or_not_offered_is_unreachable() {
 
 #[tokio::test]
 async fn a_peer_that_never_answers_is_left_at_the_deadline() {
-    let drip = Action::Drip(Duration::from_millis(20));
+    let drip = Action::Drip(b"2".to_vec(), Duration::from_millis(20));
     let plain = |verb, action| (Mode::Plain, Script::plain().on(verb, action));
     let no_handshake = Script::tls().certificate(Certificate::Hang);
     let table = [

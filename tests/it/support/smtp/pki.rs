@@ -43,7 +43,7 @@ impl Pki {
             Certificate::Expired => Some(self.expired.clone()),
             Certificate::UnknownCa => Some(self.unknown_ca.clone()),
             Certificate::WrongName => Some(self.wrong_name.clone()),
-            Certificate::Hang => None,
+            Certificate::Hang | Certificate::Not(_) => None,
         }
     }
 }

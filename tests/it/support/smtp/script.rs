@@ -7,8 +7,14 @@ use std::time::Duration;
 pub enum Verb {
     Greeting,
     Ehlo,
+    Helo,
     StartTls,
+    /// AUTH PLAIN, or the password of AUTH LOGIN.
     Auth,
+    /// AUTH LOGIN, upon which the server asks for the name.
+    AuthLogin,
+    /// The name of AUTH LOGIN, upon which the server asks for the password.
+    Username,
     Mail,
     Rcpt,
     Data,
@@ -25,12 +31,14 @@ pub enum Verb {
 pub enum Action {
     /// Sends these bytes. A reply that begins with 2 or 3 goes on as a real server would.
     Say(Vec<u8>),
+    /// The same, byte by byte.
+    SayInPieces(Vec<u8>),
     /// Says this after a while.
     Delay(Duration, Vec<u8>),
-    /// Sends a byte now and then, without end.
-    Drip(Duration),
-    /// Sends so many bytes without a line end.
-    Flood(usize),
+    /// Sends these bytes now and then, without end.
+    Drip(Vec<u8>, Duration),
+    /// Sends these bytes again and again, so many in all.
+    Flood(Vec<u8>, usize),
     /// Says nothing any more and keeps the connection open.
     Hang,
     /// Says this, if anything, and closes.
@@ -65,7 +73,7 @@ pub enum Mode {
     Tls,
 }
 
-/// Which certificate the server shows; all but the last two are for
+/// Which certificate the server shows. The first three are for
 /// `localhost`, `127.0.0.1`, `::1` and `PKI.own_address`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certificate {
@@ -75,6 +83,8 @@ pub enum Certificate {
     WrongName,
     /// None: takes the ClientHello and says nothing.
     Hang,
+    /// None: answers the ClientHello with these bytes and closes.
+    Not(&'static [u8]),
 }
 
 /// A server that takes everything, but for the rules. Of the rules that fit the last one counts.
@@ -102,6 +112,10 @@ impl Script {
 
     pub fn tls() -> Self {
         Self::new(Mode::Tls)
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     pub fn reply_to_rcpt(code: u16, text: &str) -> Self {
