@@ -1,10 +1,10 @@
 //! The API: the only code that knows axum and hyper.
 //!
-//! A request is read in three steps: its bytes are bounded and typed (`body`), its shape is
-//! checked with every fault told at once (`fields`, `request`, `params`), and only then does it
-//! meet the queue. Each endpoint is in the router and in `/openapi.json` by one line of `endpoints`.
-//! Whatever changes the queue runs in a task of its own, so that a client that
-//! hangs up cuts nothing in half. Every error is a `problem`.
+//! An endpoint is in `endpoints`, where it comes into the router and into the document of the API
+//! (`openapi`) at once. A request is read in three steps: its bytes are bounded and typed (`body`),
+//! its shape is checked with every fault told at once (`fields`, `request`, `params`), and only
+//! then does it meet the queue. Whatever changes the queue runs in a task of its own, so that a
+//! client that hangs up cuts nothing in half. Every error is a `problem`.
 //!
 //! Nothing here logs above debug level what a client sent, and no answer but
 //! `GET /deadletters/{id}?include=content` holds a body of a message.
