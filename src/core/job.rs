@@ -214,6 +214,10 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Delivered, Self::Deferred, Self::Rejected, Self::Unreachable, Self::Internal];
+
     /// The name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

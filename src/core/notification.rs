@@ -38,6 +38,9 @@ pub struct Address {
     at: usize,
 }
 
+/// No address is longer (RFC 5321 4.5.3.1.3, without the angle brackets).
+pub const ADDRESS_BYTES_MAX: usize = 254;
+
 impl Address {
     /// Checks `text`; the error is the rule that it breaks.
     ///
@@ -47,7 +50,7 @@ impl Address {
         if text.is_empty() {
             return Err("must not be empty");
         }
-        if text.len() > 254 {
+        if text.len() > ADDRESS_BYTES_MAX {
             return Err("must be at most 254 octets");
         }
         if text.chars().any(|c| c.is_control() || c.is_whitespace() || is_invisible(c)) {

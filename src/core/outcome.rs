@@ -153,6 +153,20 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All of them, in the order of the dialogue.
+    pub const ALL: [Self; 10] = [
+        Self::Prepare,
+        Self::Connect,
+        Self::Greeting,
+        Self::Ehlo,
+        Self::Tls,
+        Self::Auth,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::Dot,
+    ];
+
     /// The name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -41,10 +41,13 @@ impl fmt::Display for ProviderName {
     }
 }
 
+/// No name of a Kubernetes object is longer.
+pub const NAME_LEN_MAX: usize = 253;
+
 /// Whether `name` may name a Kubernetes object (RFC 1123 subdomain, at most 253 characters).
 #[must_use]
 pub fn is_dns_subdomain(name: &str) -> bool {
-    name.len() <= 253
+    name.len() <= NAME_LEN_MAX
         && name.split('.').all(is_label)
         && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
 }
@@ -133,6 +136,10 @@ pub enum Security {
 }
 
 impl Security {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::Implicit, Self::StartTls, Self::Opportunistic, Self::Plaintext];
+
     /// Port 465 is TLS from the first byte; otherwise STARTTLS, required where there are
     /// credentials; `disable_tls` means none at all.
     #[must_use]

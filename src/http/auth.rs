@@ -18,7 +18,12 @@ use super::tokens::Tokens;
 use crate::core::access::{Act, Refusal};
 
 /// What needs no authentication, by its exact path.
-const OPEN_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+const OPEN_PATHS: [&str; 4] = ["/livez", "/readyz", "/metrics", "/openapi.json"];
+
+/// Whether this path needs no authentication.
+pub(super) fn is_open(path: &str) -> bool {
+    OPEN_PATHS.contains(&path)
+}
 
 /// Says whether the caller with this token may do this.
 pub type Authorizer =
@@ -37,13 +42,23 @@ pub enum Auth {
     Open,
 }
 
+impl Auth {
+    /// Whether callers have to give a token.
+    pub(super) fn is_token_needed(&self) -> bool {
+        match self {
+            Self::Tokens(_) | Self::Asked(_) => true,
+            Self::Local | Self::Open => false,
+        }
+    }
+}
+
 /// Lets a request through, or answers it with 401 or 403.
 pub(super) async fn authenticate(
     State(auth): State<Auth>,
     request: Request,
     next: Next,
 ) -> Response {
-    if OPEN_PATHS.contains(&request.uri().path()) {
+    if is_open(request.uri().path()) {
         return next.run(request).await;
     }
     let checked = match &auth {

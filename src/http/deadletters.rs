@@ -7,9 +7,11 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Api;
+use super::openapi::strings;
 use super::params::{Params, dead_cursor, id};
 use super::problem::Problem;
 use super::view::{AttemptView, Stamp, enhanced_code, names, redrive};
@@ -19,37 +21,66 @@ use crate::core::time::Time;
 use crate::queue::DeadFilter;
 use crate::queue::store::StoreError;
 
-/// `GET /deadletters`.
-#[derive(Serialize)]
+/// A page of dead letters.
+#[derive(JsonSchema, Serialize)]
 pub(super) struct DeadLetters {
+    /// How many there are on all pages.
     total: usize,
+    /// Newest first.
     items: Vec<DeadLetter<u32>>,
+    /// The `cursor` of the next page; null on the last.
+    #[schemars(with = "Option<strings::DeadCursor>")]
     next: Option<String>,
 }
 
-/// A dead letter: with the count of its attempts in a list, with all of them by itself.
-#[derive(Serialize)]
+/// A job that was given up: in a list with the count of its attempts, by itself with all of them.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "DeadLetter")]
 struct DeadLetter<Attempts> {
+    /// Of the job.
+    #[schemars(with = "strings::Id")]
     id: String,
+    /// The id of its notification.
+    #[schemars(with = "strings::Id")]
     notification: String,
+    /// The provider that had it last.
+    #[schemars(with = "strings::Name")]
     provider: String,
+    /// Of the notification; empty when it cannot be read.
     subject: String,
+    /// To whom it was to go.
+    #[schemars(with = "strings::Mailbox")]
     recipient: String,
+    /// Why it was given up.
+    #[schemars(with = "strings::Reason")]
     reason: &'static str,
+    /// Whether it goes out by itself when its provider recovers.
+    #[schemars(with = "strings::Redrive")]
     redrive: &'static str,
+    /// What went wrong last.
     last_error: LastError,
+    /// The attempts that were made.
     attempts: Attempts,
+    /// When it was given up.
     dead_at: Stamp,
 }
 
-#[derive(Serialize)]
+/// The last error of a dead letter.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LastError {
+    /// The code of the server's reply, when there was one.
     code: Option<u16>,
+    /// The enhanced status code of that reply (RFC 3463), when it had one.
+    #[schemars(with = "Option<strings::EnhancedCode>")]
     enhanced_code: Option<String>,
+    /// One sentence.
     message: String,
+    /// Where in the dialogue; null when it was given up without an attempt.
+    #[schemars(with = "Option<strings::Stage>")]
     stage: Option<&'static str>,
+    /// When.
     at: Stamp,
 }
 
@@ -140,25 +171,38 @@ fn if_readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, Prob
     }
 }
 
-/// `GET /deadletters/{id}`.
-#[derive(Serialize)]
+/// One dead letter.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OneDeadLetter {
     #[serde(flatten)]
     letter: DeadLetter<Vec<AttemptView>>,
+    /// Why it was given up, in a sentence.
     detail: String,
+    /// The providers that could have carried it, in order.
+    #[schemars(with = "Vec<strings::Name>")]
     chain: Vec<String>,
+    /// When its notification was taken in.
     accepted_at: Stamp,
+    /// The message, with `include=content`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ContentView")]
     content: Option<ContentView>,
 }
 
-#[derive(Serialize)]
+/// What every recipient of a notification reads.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Content")]
 struct ContentView {
+    /// One line.
     subject: String,
+    /// The message as HTML.
     html: Option<String>,
+    /// The message as plain text.
     text: Option<String>,
+    /// Where answers go.
+    #[schemars(with = "Option<strings::Mailbox>")]
     reply_to: Option<String>,
 }
 

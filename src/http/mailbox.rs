@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::Path as UrlPath;
+use axum::extract::rejection::PathRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use mail_parser::{Addr, Message, MessageParser, PartType};
 
 use super::problem::Problem;
@@ -15,16 +14,8 @@ use super::problem::Problem;
 /// The list shows at most this many of the newest messages.
 const SHOWN_MAX: usize = 200;
 
-/// `GET /mailbox` and `GET /mailbox/{name}` over a folder of messages.
-pub(super) fn router<S: Clone + Send + Sync + 'static>(folder: &Path) -> Router<S> {
-    let folder: Arc<Path> = folder.into();
-    Router::new()
-        .route("/mailbox", get(list))
-        .route("/mailbox/{name}", get(show))
-        .with_state(folder)
-}
-
-async fn list(State(folder): State<Arc<Path>>) -> Result<Response, Problem> {
+/// `GET /mailbox`, over a folder of messages.
+pub(super) async fn list(folder: Arc<Path>) -> Result<Response, Problem> {
     let read = tokio::task::spawn_blocking(move || newest(&folder)).await;
     let lines = read.map_err(std::io::Error::other).and_then(|lines| lines);
     let lines = lines.map_err(|_| Problem::not_found("The mailbox cannot be read."))?;
@@ -36,12 +27,14 @@ async fn list(State(folder): State<Arc<Path>>) -> Result<Response, Problem> {
     Ok(text(head + &lines.concat()))
 }
 
-async fn show(
-    State(folder): State<Arc<Path>>,
-    UrlPath(name): UrlPath<String>,
+/// `GET /mailbox/{name}`.
+pub(super) async fn show(
+    folder: Arc<Path>,
+    name: Result<UrlPath<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let missing = || Problem::not_found("There is no such message in the mailbox.");
     // Only names that we gave: nothing in them leads out of the folder.
+    let UrlPath(name) = name.map_err(|_| missing())?;
     let id = name.strip_suffix(".eml").and_then(|id| uuid::Uuid::parse_str(id).ok());
     let id = id.ok_or_else(missing)?;
     let bytes = tokio::fs::read(folder.join(format!("{id}.eml"))).await.map_err(|_| missing())?;

@@ -1,9 +1,10 @@
 //! The API: the only code that knows axum and hyper.
 //!
-//! A request is read in three steps: its bytes are bounded and typed (`body`), its shape is
-//! checked with every fault told at once (`fields`, `request`, `params`), and only then does it
-//! meet the queue. Whatever changes the queue runs in a task of its own, so that a client that
-//! hangs up cuts nothing in half. Every error is a `problem`.
+//! An endpoint is in `endpoints`, where it comes into the router and into the document of the API
+//! (`openapi`) at once. A request is read in three steps: its bytes are bounded and typed (`body`),
+//! its shape is checked with every fault told at once (`fields`, `request`, `params`), and only
+//! then does it meet the queue. Whatever changes the queue runs in a task of its own, so that a
+//! client that hangs up cuts nothing in half. Every error is a `problem`.
 //!
 //! Nothing here logs above debug level what a client sent, and no answer but
 //! `GET /deadletters/{id}?include=content` holds a body of a message.
@@ -11,11 +12,13 @@
 mod auth;
 mod body;
 mod deadletters;
+mod endpoints;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod mailbox;
 mod notify;
+mod openapi;
 mod params;
 mod probes;
 pub mod problem;
@@ -39,7 +42,6 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
@@ -48,6 +50,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::Registry;
 pub use auth::{Auth, Authorizer};
+pub use endpoints::document;
 use problem::{Problem, ProblemKind};
 
 /// What the API works on.
@@ -74,21 +77,8 @@ pub struct Api {
 /// All paths of the API.
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
-    let mailbox = api.mailbox.as_deref().map(mailbox::router).unwrap_or_default();
-    Router::new()
-        .route("/notify", post(notify::notify))
-        .route("/queue", get(read::queue))
-        .route("/jobs", get(read::jobs))
-        .route("/notifications/{id}", get(read::notification).delete(read::cancel))
-        .route("/deadletters", get(deadletters::list))
-        .route("/deadletters/retry", post(revive::retry_all))
-        .route("/deadletters/{id}", get(deadletters::show).merge(delete(revive::discard)))
-        .route("/deadletters/{id}/retry", post(revive::retry))
-        .route("/providers", get(providers::list))
-        .route("/livez", get(probes::livez))
-        .route("/readyz", get(probes::readyz))
-        .route("/metrics", get(probes::metrics))
-        .merge(mailbox)
+    endpoints::all(api.mailbox.as_deref())
+        .into_router(api.auth.is_token_needed())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_such_path)
         .layer(middleware::from_fn_with_state(api.auth.clone(), auth::authenticate))

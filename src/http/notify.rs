@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::body::JsonBytes;
+use super::openapi::strings;
+use super::params::Params;
 use super::problem::{FieldError, Problem, ProblemKind};
 use super::request::NotifyRequest;
 use super::view::{Stamp, names};
@@ -22,12 +25,17 @@ use crate::queue::{Accept, AcceptError, Accepted};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
+/// No idempotency key is longer.
+pub(super) const KEY_LEN_MAX: usize = 255;
+
 /// Takes a notification in.
 pub(super) async fn notify(
     State(api): State<Arc<Api>>,
+    uri: Uri,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?;
     let request = NotifyRequest::parse(&body, api.clock.now())?;
     drop(body);
     let key = idempotency_key(&headers)?
@@ -90,7 +98,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
             return Err(Problem::bad_request("The Idempotency-Key must be given once."));
         }
     };
-    let is_valid = (1..=255).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
+    let is_valid =
+        (1..=KEY_LEN_MAX).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
     match std::str::from_utf8(value) {
         Ok(key) if is_valid => Ok(Some(key.to_owned())),
         _ => Err(Problem::bad_request(
@@ -99,20 +108,37 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-#[derive(Serialize)]
+/// A notification that was taken in.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer<'a> {
+#[schemars(rename = "Accepted")]
+pub(super) struct Answer<'a> {
+    /// Of the notification.
+    #[schemars(with = "strings::Id")]
     id: String,
+    /// Whose queue took it.
+    #[schemars(with = "Option<strings::Name>")]
     provider: Option<String>,
+    /// The providers that may carry it, in order.
+    #[schemars(with = "Vec<strings::Name>")]
     chain: Vec<String>,
+    /// One for each recipient.
     jobs: Vec<AnswerJob>,
+    /// When it was on stable storage.
     accepted_at: Stamp,
+    /// Names in the request that lead nowhere.
     warnings: &'a [String],
 }
 
-#[derive(Serialize)]
+/// A job that was taken in.
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "AcceptedJob")]
 struct AnswerJob {
+    /// Of the job.
+    #[schemars(with = "strings::Id")]
     id: String,
+    /// To whom it goes.
+    #[schemars(with = "strings::Mailbox")]
     recipient: String,
 }
 

@@ -16,9 +16,9 @@ use crate::core::time::Time;
 pub(super) struct Params(Vec<(String, String)>);
 
 /// Items per page when the request does not say.
-const LIMIT_DEFAULT: usize = 100;
+pub(super) const LIMIT_DEFAULT: usize = 100;
 /// The largest page.
-const LIMIT_MAX: usize = 1000;
+pub(super) const LIMIT_MAX: usize = 1000;
 
 impl Params {
     /// Reads the query of `uri`, which may hold `known` parameters.

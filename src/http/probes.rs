@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Api;
@@ -17,8 +18,9 @@ use crate::metrics::{ProviderReading, ProviderStatus};
 use crate::queue::{DeadFilter, Depth};
 
 /// The answer of a probe.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Probe {
+    /// `alive`, `ready` or `notReady`.
     status: &'static str,
 }
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::queue::store::StoreError;
@@ -102,10 +103,25 @@ impl ProblemKind {
             }
         }
     }
+
+    /// The last segment of its type.
+    pub(super) fn name(self) -> &'static str {
+        self.describe().0
+    }
+
+    /// Its status.
+    pub(super) fn status(self) -> StatusCode {
+        self.describe().2
+    }
+
+    /// After how many seconds it is worth trying again.
+    pub(super) fn retry_after(self) -> Option<u16> {
+        self.describe().3
+    }
 }
 
 /// One bad field of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct FieldError {
     /// Where in the request: a JSON pointer (RFC 6901).
     pub pointer: String,
@@ -168,29 +184,41 @@ impl Problem {
     pub fn errors(&self) -> &[FieldError] {
         &self.errors
     }
+
+    /// What the caller reads.
+    pub(super) fn body(&self) -> ProblemBody<'_> {
+        let (name, title, status, _) = self.kind.describe();
+        ProblemBody {
+            r#type: format!("/problems/{name}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+        }
+    }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    r#type: String,
+/// Why a request was not answered as it was meant (RFC 9457).
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Problem")]
+pub(super) struct ProblemBody<'a> {
+    /// What kind of problem it is: for programs.
+    pub(super) r#type: String,
+    /// The same for people.
     title: &'static str,
+    /// The status of the answer.
     status: u16,
+    /// What happened here, and what the caller can do.
     detail: &'a str,
+    /// The bad fields.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (name, title, status, retry_after) = self.kind.describe();
-        let body = Body {
-            r#type: format!("/problems/{name}"),
-            title,
-            status: status.as_u16(),
-            detail: &self.detail,
-            errors: &self.errors,
-        };
-        let mut response = (status, Json(body)).into_response();
+        let (status, retry_after) = (self.kind.status(), self.kind.retry_after());
+        let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         let media_type = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, media_type);

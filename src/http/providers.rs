@@ -5,9 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Api;
+use super::openapi::strings;
 use super::params::Params;
 use super::problem::Problem;
 use super::view::Stamp;
@@ -17,55 +19,94 @@ use crate::core::provider::{Provider, Security};
 use crate::core::route::Catalog;
 use crate::registry::LastSend;
 
-/// The answer.
-#[derive(Serialize)]
+/// All providers, as this process sees them.
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Providers {
+    /// By name.
     items: Vec<ProviderView>,
 }
 
-#[derive(Serialize)]
+/// The settings and the health of a provider. Never a password.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Provider")]
 struct ProviderView {
+    /// Its `metadata.name`.
+    #[schemars(with = "strings::Name")]
     name: String,
+    /// For people.
     display_name: Option<String>,
+    /// Whether it carries what nothing else was chosen for.
     default: bool,
+    /// Whether it carries nothing.
     disabled: bool,
+    /// Of its SMTP server.
     host: String,
+    /// Of its SMTP server.
     port: u16,
+    /// How connections are protected: by TLS from the first byte, by STARTTLS always or where it
+    /// is offered, or not at all.
+    #[schemars(with = "strings::Protection")]
     security: &'static str,
+    /// Whether any certificate is taken.
     insecure_skip_verify: bool,
+    /// From whom its mail comes.
     sender: SenderView,
+    /// How it retries, and how much it holds.
     retry: RetryView,
+    /// What the last check or delivery showed; null before the first.
     healthy: Option<bool>,
+    /// Since when its server is known to be unreachable and is only probed.
     circuit_open_since: Option<Stamp>,
+    /// Why the last check or delivery that failed did so.
     last_error: Option<String>,
+    /// When it was last found healthy.
     last_health_check: Option<Stamp>,
+    /// When it is looked at next; null while it is disabled.
     next_check: Option<Stamp>,
+    /// When mail was last tried.
     last_send_attempt: Option<Stamp>,
+    /// Why that failed, when it did.
     last_send_error: Option<String>,
+    /// `Ready` first, then `Healthy` and `PasswordLoaded` where they are known.
     conditions: Vec<ConditionView>,
 }
 
-#[derive(Serialize)]
+/// The sender of a provider's mail.
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Sender")]
 struct SenderView {
+    /// In `From`.
+    #[schemars(with = "strings::Mailbox")]
     address: String,
+    /// Beside it, for people.
     name: Option<String>,
 }
 
-#[derive(Serialize)]
+/// The retry settings of a provider.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Retry")]
 struct RetryView {
+    /// How many attempts follow the first.
     count: u16,
+    /// How long the first of them waits.
     initial_backoff_ms: u64,
+    /// How many jobs its queue holds.
     queue_size: usize,
 }
 
 /// One condition, in the form of Kubernetes' conditions.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Condition")]
 struct ConditionView {
+    /// What it is about.
     r#type: &'static str,
+    /// `True` or `False`.
     status: &'static str,
+    /// One word, for programs.
     reason: &'static str,
+    /// One sentence, for people.
     message: String,
 }
 
@@ -99,12 +140,7 @@ impl ProviderView {
             disabled: provider.disabled,
             host: provider.smtp.host.clone(),
             port: provider.smtp.port,
-            security: match provider.smtp.security {
-                Security::Implicit => "implicit",
-                Security::StartTls => "startTls",
-                Security::Opportunistic => "opportunistic",
-                Security::Plaintext => "plaintext",
-            },
+            security: security(provider.smtp.security),
             insecure_skip_verify: provider.smtp.insecure_skip_verify,
             sender: SenderView {
                 address: provider.sender.address.to_string(),
@@ -128,6 +164,16 @@ impl ProviderView {
                 .map(ConditionView::from)
                 .collect(),
         }
+    }
+}
+
+/// The name of a kind of security in the API.
+pub(super) fn security(security: Security) -> &'static str {
+    match security {
+        Security::Implicit => "implicit",
+        Security::StartTls => "startTls",
+        Security::Opportunistic => "opportunistic",
+        Security::Plaintext => "plaintext",
     }
 }
 

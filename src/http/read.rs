@@ -7,8 +7,10 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::openapi::strings;
 use super::params::{Params, id};
 use super::problem::Problem;
 use super::view::{JobView, JobWithAttempts, Stamp, names};
@@ -18,27 +20,43 @@ use crate::core::notification::{Notification, NotificationId};
 use crate::core::provider::ProviderName;
 use crate::queue::{Depth, Phase};
 
-/// `GET /queue`.
-#[derive(Serialize)]
+/// All jobs that are not at their end, parked ones included, by provider.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Queue")]
 pub(super) struct QueueView {
+    /// How many there are.
     depth: usize,
+    /// How many there can be: the `queueSize` of all providers.
     capacity: usize,
+    /// When the oldest was taken in.
     oldest_accepted_at: Option<Stamp>,
+    /// Every provider that is configured or has jobs, by name.
     providers: Vec<ProviderQueue>,
 }
 
-#[derive(Serialize)]
+/// The jobs of one provider.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ProviderQueue {
+    /// Of the provider.
+    #[schemars(with = "strings::Name")]
     name: String,
+    /// How many jobs it has.
     depth: usize,
+    /// Its `queueSize`; 0 when it was removed.
     capacity: usize,
+    /// Those that are due now.
     ready: usize,
+    /// Those that wait for their backoff.
     scheduled: usize,
+    /// Those whose attempt is under way.
     in_flight: usize,
+    /// Dead letters that keep their place until the provider recovers.
     parked: usize,
+    /// What the last check or delivery showed; null before the first.
     healthy: Option<bool>,
+    /// When the first of those that wait is due.
     next_attempt_at: Option<Stamp>,
 }
 
@@ -88,10 +106,14 @@ pub(super) fn depths(api: &Api) -> BTreeMap<ProviderName, Depth> {
     depths
 }
 
-/// `GET /jobs`.
-#[derive(Serialize)]
+/// A page of jobs.
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Jobs")]
 pub(super) struct JobsView {
+    /// Newest first.
     items: Vec<JobView>,
+    /// The `cursor` of the next page; null on the last.
+    #[schemars(with = "Option<strings::JobCursor>")]
     next: Option<String>,
 }
 
@@ -140,16 +162,26 @@ fn phase(text: &str) -> Result<Phase, String> {
     found.ok_or_else(|| format!("must be one of {}", Phase::ALL.map(Phase::as_str).join(", ")))
 }
 
-/// `GET /notifications/{id}`.
-#[derive(Serialize)]
+/// A notification, without its bodies.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Notification")]
 pub(super) struct NotificationView {
+    /// Of the notification.
+    #[schemars(with = "strings::Id")]
     id: String,
+    /// As it was posted.
     subject: String,
+    /// The providers that were chosen when it was taken in, in order.
+    #[schemars(with = "Vec<strings::Name>")]
     chain: Vec<String>,
+    /// When it was on stable storage.
     accepted_at: Stamp,
+    /// From when on it is not delivered, when its caller said so.
     expires_at: Option<Stamp>,
+    /// Names in the request that led nowhere.
     warnings: Vec<String>,
+    /// One for each recipient, but those that left the history.
     jobs: Vec<JobWithAttempts>,
 }
 
@@ -179,16 +211,25 @@ pub(super) async fn notification(
     }))
 }
 
-/// `DELETE /notifications/{id}`.
-#[derive(Serialize)]
+/// What became of the jobs of a notification that was to be cancelled.
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Cancelled")]
 pub(super) struct CancelledView {
+    /// The jobs that were taken out.
+    #[schemars(with = "Vec<strings::Id>")]
     cancelled: Vec<String>,
+    /// The jobs that were not.
     kept: Vec<KeptJob>,
 }
 
-#[derive(Serialize)]
+/// A job in flight or at its end.
+#[derive(JsonSchema, Serialize)]
 struct KeptJob {
+    /// Of the job.
+    #[schemars(with = "strings::Id")]
     id: String,
+    /// Where it stands.
+    #[schemars(with = "strings::JobState")]
     state: &'static str,
 }
 

@@ -31,7 +31,7 @@ pub(super) struct NotifyRequest {
 }
 
 /// No subject is longer (RFC 5322 2.1.1 has no longer line).
-const SUBJECT_LEN_MAX: usize = 998;
+pub(super) const SUBJECT_LEN_MAX: usize = 998;
 
 impl NotifyRequest {
     /// Reads a request. `now` only completes the list of faults.

@@ -7,10 +7,12 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::body::OptionalJsonBytes;
 use super::fields::Object;
+use super::openapi::strings;
 use super::params::{NOT_A_PROVIDER_NAME, Params, dead_reason, id};
 use super::problem::{FieldError, Problem};
 use super::{Api, broken, run_to_end};
@@ -18,9 +20,11 @@ use crate::core::job::JobId;
 use crate::core::provider::ProviderName;
 use crate::queue::{ActError, DeadFilter};
 
-/// `POST /deadletters/{id}/retry`.
-#[derive(Serialize)]
+/// A dead letter that is queued again.
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Retried {
+    /// Of the job, as before.
+    #[schemars(with = "strings::Id")]
     id: String,
 }
 
@@ -67,10 +71,12 @@ async fn revive(api: &Api, job: JobId, to: Option<&ProviderName>) -> Result<(), 
     revived
 }
 
-/// `POST /deadletters/retry`.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+/// How many dead letters are queued again.
+#[derive(Clone, Copy, Debug, Default, JsonSchema, Serialize)]
 pub(super) struct RetriedCount {
+    /// Those that are.
     retried: usize,
+    /// Those that found no place in their queue, and stay dead.
     refused: usize,
 }
 

@@ -1,9 +1,13 @@
 //! What the API shows of times, jobs and attempts. Never a content.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use super::Api;
+use super::openapi::strings;
 use crate::core::job::{Attempt, Job, JobState};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
@@ -21,33 +25,69 @@ impl Serialize for Stamp {
     }
 }
 
+impl JsonSchema for Stamp {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Stamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time"})
+    }
+}
+
 /// The names of a chain, in order.
 pub(super) fn names(chain: &[ProviderName]) -> Vec<String> {
     chain.iter().map(ToString::to_string).collect()
 }
+
+/// What [`redrive`] says.
+pub(super) const REDRIVES: [&str; 2] = ["automatic", "manual"];
 
 /// Whether a dead letter goes out again by itself when its provider recovers. `None` for a job that
 /// is not dead.
 pub(super) fn redrive(job: &Job, api: &Api) -> Option<&'static str> {
     let JobState::Dead { .. } = job.progress.state else { return None };
     let goes_out_by_itself = api.redrives && job.progress.is_parked();
-    Some(if goes_out_by_itself { "automatic" } else { "manual" })
+    let [automatic, manual] = REDRIVES;
+    Some(if goes_out_by_itself { automatic } else { manual })
 }
 
-/// An item of `GET /jobs`.
-#[derive(Serialize)]
+/// One recipient's delivery of a notification.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Job")]
 pub(super) struct JobView {
+    /// Of the job.
+    #[schemars(with = "strings::Id")]
     id: String,
+    /// The id of its notification.
+    #[schemars(with = "strings::Id")]
     notification: String,
+    /// To whom it goes.
+    #[schemars(with = "strings::Mailbox")]
     recipient: String,
+    /// Where it stands; `scheduled` waits for its backoff.
+    #[schemars(with = "strings::JobState")]
     state: &'static str,
+    /// Of a dead job only: whether it goes out by itself when its provider recovers.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "strings::Redrive")]
     redrive: Option<&'static str>,
+    /// The provider that has it now.
+    #[schemars(with = "strings::Name")]
     provider: String,
+    /// The providers that may carry it, in order.
+    #[schemars(with = "Vec<strings::Name>")]
     chain: Vec<String>,
+    /// How many attempts were made.
     attempts: u32,
+    /// When its notification was taken in.
     accepted_at: Stamp,
+    /// The earliest time of the next attempt, of a job that waits for one.
     next_attempt_at: Option<Stamp>,
 }
 
@@ -68,18 +108,32 @@ impl JobView {
     }
 }
 
-/// A job of `GET /notifications/{id}`.
-#[derive(Serialize)]
+/// A job of one notification, with every attempt.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct JobWithAttempts {
+    /// Of the job.
+    #[schemars(with = "strings::Id")]
     id: String,
+    /// To whom it goes.
+    #[schemars(with = "strings::Mailbox")]
     recipient: String,
+    /// Where it stands; `scheduled` waits for its backoff.
+    #[schemars(with = "strings::JobState")]
     state: &'static str,
+    /// Of a dead job only: whether it goes out by itself when its provider recovers.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "strings::Redrive")]
     redrive: Option<&'static str>,
+    /// The provider that has it now.
+    #[schemars(with = "strings::Name")]
     provider: String,
+    /// The providers that may carry it, in order.
+    #[schemars(with = "Vec<strings::Name>")]
     chain: Vec<String>,
+    /// The earliest time of the next attempt, of a job that waits for one.
     next_attempt_at: Option<Stamp>,
+    /// In the order in which they were made.
     attempts: Vec<AttemptView>,
 }
 
@@ -107,18 +161,32 @@ fn next_attempt(job: &Job, phase: Phase) -> Option<Stamp> {
     }
 }
 
-/// One attempt.
-#[derive(Serialize)]
+/// One try to hand a job to a provider's SMTP server.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Attempt")]
 pub(super) struct AttemptView {
+    /// Counted from 1 over the life of the job.
     number: u32,
+    /// When it began.
     at: Stamp,
+    /// By which provider.
+    #[schemars(with = "strings::Name")]
     provider: String,
+    /// Where in the dialogue it ended; `dot` is the end of the message.
+    #[schemars(with = "strings::Stage")]
     stage: &'static str,
+    /// What came of it.
+    #[schemars(with = "strings::Outcome")]
     outcome: &'static str,
+    /// The code of the reply that decided it, when there was one.
     code: Option<u16>,
+    /// The enhanced status code of that reply (RFC 3463), when it had one.
+    #[schemars(with = "Option<strings::EnhancedCode>")]
     enhanced_code: Option<String>,
+    /// One sentence: the reply's text or what went wrong.
     message: String,
+    /// How long it took.
     duration_ms: u64,
 }
 

@@ -66,7 +66,7 @@ async fn every_path_but_those_of_machines_needs_a_token() {
         assert_eq!(answer.headers["content-type"], "application/problem+json");
         assert_eq!(answer.json()["type"], "/problems/unauthorized");
     }
-    for path in ["/livez", "/readyz", "/metrics"] {
+    for path in ["/livez", "/readyz", "/metrics", "/openapi.json"] {
         assert_eq!(call(&app, Method::GET, path, &[]).await.status, 200, "{path}");
     }
     let token = format!("Bearer {OLD}");

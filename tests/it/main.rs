@@ -32,6 +32,7 @@ mod mail_servers;
 mod manifests;
 mod metrics;
 mod migrate_config;
+mod openapi;
 mod order;
 mod outage;
 mod power;

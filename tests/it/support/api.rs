@@ -1,5 +1,6 @@
 //! The API in this process: a router over a queue over a [`MemoryStore`], without sockets.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use tower::ServiceExt;
 use breakglass_mailer::core::decide::Verdict;
 
 use super::memory_store::MemoryStore;
+use super::openapi;
 
 /// See the module.
 pub struct TestApi {
@@ -65,6 +67,15 @@ impl Answer {
 impl TestApi {
     /// One enabled default provider named `main` whose queue takes 10 jobs, and `spare` beside it.
     pub fn start() -> Self {
+        Self::over(None)
+    }
+
+    /// The same as in `dev`, with a mailbox.
+    pub fn with_mailbox(folder: &Path) -> Self {
+        Self::over(Some(folder.to_owned()))
+    }
+
+    fn over(mailbox: Option<PathBuf>) -> Self {
         let clock = Clock::start();
         let store = MemoryStore::default();
         let age_max = Duration::from_secs(86_400);
@@ -80,7 +91,7 @@ impl TestApi {
             ready: is_ready,
             auth: Auth::Local,
             redrives: true,
-            mailbox: None,
+            mailbox,
         };
         let test = Self { store, queue, registry, clock, ready, router: router(api) };
         test.configure([provider("main", true), provider("spare", false)]);
@@ -118,7 +129,9 @@ impl TestApi {
 
     /// Posts JSON.
     pub async fn post(&self, path: &str, body: Value) -> Answer {
-        self.send(post(path, &body)).await
+        let answer = self.send(post(path, &body)).await;
+        openapi::check_request("POST", path, Some(&body), answer.status.as_u16());
+        answer
     }
 
     /// What happened with a provider as it is now.
@@ -156,12 +169,14 @@ impl TestApi {
     }
 }
 
-/// Sends a request to a router.
+/// Sends a request to a router, and holds the answer against the document of the API.
 pub async fn send(router: axum::Router, request: Request<Body>) -> Answer {
+    let (method, path) = (request.method().to_string(), request.uri().to_string());
     let response = router.oneshot(request).await.expect("a router never fails");
     let (head, body) = response.into_parts();
     let bytes = body.collect().await.expect("a body").to_bytes();
     let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    openapi::check(&method, &path, head.status.as_u16(), &head.headers, &text);
     Answer { status: head.status, headers: head.headers, text }
 }
 

@@ -9,6 +9,8 @@ use hyper_util::client::legacy::{Client as Http, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
+use super::openapi;
+
 /// Speaks to one server. A clone shares its connections.
 #[derive(Clone)]
 pub struct Client {
@@ -48,35 +50,40 @@ impl Client {
         &self.base
     }
 
-    /// One exchange. An error means that no whole answer was read.
+    /// One exchange, held against the document of the API. An error means that no whole answer was
+    /// read.
     ///
     /// # Errors
     /// Why it was not, for a person.
+    ///
+    /// # Panics
+    /// When the document describes it otherwise.
     pub async fn call(
         &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-        body: Option<&Value>,
+        sent: Option<&Value>,
     ) -> Result<Answer, String> {
+        let asked = method.to_string();
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if body.is_some() {
+        if sent.is_some() {
             request = request.header("content-type", "application/json");
         }
-        let bytes = body.map_or_else(Bytes::new, |value| value.to_string().into());
+        let bytes = sent.map_or_else(Bytes::new, |value| value.to_string().into());
         let request = request.body(Full::new(bytes)).expect("a valid request");
         let exchange = async {
             let answer = self.http.request(request).await.map_err(|e| format!("{e:?}"))?;
             let (head, body) = answer.into_parts();
             let bytes = body.collect().await.map_err(|e| format!("{e:?}"))?.to_bytes();
-            Ok(Answer {
-                status: head.status.as_u16(),
-                headers: head.headers,
-                body: String::from_utf8_lossy(&bytes).into_owned(),
-            })
+            let (status, headers) = (head.status.as_u16(), head.headers);
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            openapi::check(&asked, path, status, &headers, &text);
+            openapi::check_request(&asked, path, sent, status);
+            Ok(Answer { status, headers, body: text })
         };
         tokio::time::timeout(Duration::from_secs(30), exchange)
             .await

@@ -12,6 +12,7 @@ pub mod load;
 pub mod mail_servers;
 pub mod memory_store;
 pub mod metrics;
+pub mod openapi;
 pub mod peer;
 pub mod provider;
 pub mod sink;
@@ -20,7 +21,7 @@ pub mod wait;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -69,6 +70,16 @@ pub fn helm_path() -> OsString {
     path
 }
 
+/// The folder of Python packages in which tests/run keeps schemathesis.
+pub fn schemathesis_path() -> PathBuf {
+    mail_servers::cache("schemathesis")
+}
+
+/// Whether the long form of a test was asked for, with BREAKGLASS_MAILER_TEST_NIGHTLY=1.
+pub fn nightly() -> bool {
+    std::env::var("BREAKGLASS_MAILER_TEST_NIGHTLY").is_ok_and(|value| value == "1")
+}
+
 fn has(thing: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     let there = |paths: &[&str]| paths.iter().all(|path| Path::new(path).exists());
@@ -97,6 +108,7 @@ fn has(thing: &str) -> bool {
             ])
         }
         "promtool" => there(&["/usr/bin/promtool"]),
+        "schemathesis" => schemathesis_path().join("schemathesis").exists(),
         "smtp-sink" => root && there(&["/usr/sbin/smtp-sink"]),
         "strace" => Command::new("strace")
             .args(["-D", "-f", "-o", "/dev/null", "true"])
