@@ -1,5 +1,9 @@
 //! `serve --kubernetes` against a real API server.
 
+mod faults;
+mod providers;
+mod secrets;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -101,31 +105,6 @@ async fn a_provider_is_used_checked_and_told_of_and_each_change_counts_without_a
         app.client.get("/providers").await["items"].as_array()?.is_empty().then_some(())
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_secret_counts_as_soon_as_it_is_there_changed_or_gone() {
-    let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
-    let login = json!({
-        "default": true,
-        "smtp": {"username": "u", "passwordRef": {"name": "smtp-secret"}, "disableTLS": true},
-    });
-    let sink = Sink::start();
-    kube.apply(&provider("login", sink.port, &login)).expect("applied");
-    is(&kube, "login", "PasswordLoaded", "False SecretNotFound").await;
-    assert_eq!(kube.condition("login", "Ready"), "False PasswordLoadFailed");
-
-    let with = |key: &str| kube.kubectl(&["create", "secret", "generic", "smtp-secret", key]);
-    with("--from-literal=other=x").expect("created");
-    is(&kube, "login", "PasswordLoaded", "False KeyNotFound").await;
-    let patch = r#"{"stringData":{"password":"correct horse"}}"#;
-    kube.patch("secret", "smtp-secret", patch);
-    is(&kube, "login", "PasswordLoaded", "True SecretLoaded").await;
-    kube.kubectl(&["delete", "secret", "smtp-secret"]).expect("deleted");
-    is(&kube, "login", "PasswordLoaded", "False SecretNotFound").await;
-
-    let all = kube.kubectl(&["get", "mailproviders,events", "-A", "-o", "yaml"]).expect("yaml");
-    assert!(!all.contains("correct horse") && !app.process.log().contains("correct horse"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,6 +224,13 @@ async fn mail_goes_on_with_what_is_known_while_the_api_server_is_away() {
     for app in [&app, &second] {
         app.provider_is("relay", |shown| shown["port"] == other.port).await;
     }
+    eventually("the status is of the edit", async || {
+        let found = kube.get("mailprovider", "relay")?;
+        let is_told = found["status"]["observedGeneration"] == found["metadata"]["generation"];
+        is_told.then_some(())
+    })
+    .await;
+    is(&kube, "relay", "Ready", "True Configured").await;
     drop(home);
 }
 
