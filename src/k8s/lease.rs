@@ -66,7 +66,7 @@ pub async fn elect(
             }
         }
         let is_leading = renewed_at.is_some_and(|at: Instant| at.elapsed() < LEAD_TIME);
-        if leads.send_replace(is_leading) != is_leading {
+        if leads.send_if_modified(|before| std::mem::replace(before, is_leading) != is_leading) {
             tracing::info!(identity = candidate.identity, leads = is_leading, "the leader changed");
         }
         tokio::select! {

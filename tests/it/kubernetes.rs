@@ -208,9 +208,16 @@ async fn mail_goes_on_with_what_is_known_while_the_api_server_is_away() {
     kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
     is(&kube, "relay", "Ready", "True Configured").await;
 
+    kube.apply(&provider("kept", sink.port, &json!({}))).expect("applied");
+    is(&kube, "kept", "Ready", "True Configured").await;
+
     kube.stop_api();
     let accepted = app.notify(&to_ada()).await;
     app.jobs_are(&accepted, &["delivered"]).await;
+    eventually("it leads no longer", async || {
+        app.process.log().contains("\"leads\":false").then_some(())
+    })
+    .await;
 
     // A second one that starts now knows nothing, and says so until the API server is back.
     let second = Home::new(&[]).on_kubernetes(&kube.kubeconfig()).spawn();
@@ -224,13 +231,17 @@ async fn mail_goes_on_with_what_is_known_while_the_api_server_is_away() {
     for app in [&app, &second] {
         app.provider_is("relay", |shown| shown["port"] == other.port).await;
     }
-    eventually("the status is of the edit", async || {
-        let found = kube.get("mailprovider", "relay")?;
-        let is_told = found["status"]["observedGeneration"] == found["metadata"]["generation"];
-        is_told.then_some(())
-    })
-    .await;
-    is(&kube, "relay", "Ready", "True Configured").await;
+    // Nothing of its server changed, so that nothing but the new lead leads to a check.
+    kube.patch("mailprovider", "kept", r#"{"spec": {"displayName": "edited"}}"#);
+    for name in ["relay", "kept"] {
+        eventually(&format!("the status of {name} is of the edit"), async || {
+            let found = kube.get("mailprovider", name)?;
+            let is_told = found["status"]["observedGeneration"] == found["metadata"]["generation"];
+            is_told.then_some(())
+        })
+        .await;
+        is(&kube, name, "Ready", "True Configured").await;
+    }
     drop(home);
 }
 
