@@ -34,15 +34,14 @@ enum Fault {
 }
 
 const HEADERS: &[(&str, &str)] = &[("content-type", "application/json")];
-const MUCH_LATER: &[(&str, &str)] =
-    &[("content-type", "application/json"), ("retry-after", "3600")];
+const LATER: &[(&str, &str)] = &[("content-type", "application/json"), ("retry-after", "3600")];
 
 fn status(code: u16) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no"})
+    json!({"kind": "Status", "apiVersion": "v1", "code": code, "message": "no"})
 }
 
 fn says(code: u16) -> Act {
-    let headers = if code == 429 { MUCH_LATER } else { HEADERS };
+    let headers = if code == 429 { LATER } else { HEADERS };
     Act::Say(code, headers, status(code).to_string(), Then::End)
 }
 
@@ -115,6 +114,10 @@ impl Fault {
     fn is_total(&self) -> bool {
         !matches!(self, Self::Watches(_) | Self::Foreign(_) | Self::Everything(Act::PassAfter(_)))
     }
+}
+
+fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
 /// Whether it leads, by its own log.
@@ -219,8 +222,7 @@ async fn outlives(kube: &Kube, name: &str, fault: Fault, all: &Barrier) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_wrong_with_the_api_server_mail_goes_on_and_all_is_right_within_a_minute_after()
-{
+async fn mail_goes_on_while_the_api_server_is_ill_and_all_is_right_within_a_minute_after() {
     if !need("kube") {
         return;
     }
@@ -229,8 +231,7 @@ async fn whatever_is_wrong_with_the_api_server_mail_goes_on_and_all_is_right_wit
     let sink = Sink::start();
     kube.apply(&provider("relay", sink.port, &json!({"default": true}))).expect("applied");
     let faults = faults();
-    let namespace = |(name, _): &(&str, Fault)| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    let namespaces: Vec<_> = faults.iter().map(namespace).collect();
+    let namespaces: Vec<_> = faults.iter().map(|(name, _)| namespace(name)).collect();
     let namespaces = json!({"apiVersion": "v1", "kind": "List", "items": namespaces});
     kube.apply(&namespaces.to_string()).expect("applied");
     let all = Barrier::new(faults.len());
