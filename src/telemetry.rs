@@ -37,15 +37,17 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// kube-client writes out whole answers that it cannot read, which may be Secrets, and each failed
-/// call, which our code tells once. At trace sled writes out keys and values, which are mail; and
+/// kube writes out whole answers that it cannot read, which may be Secrets, and each failed call,
+/// which our code tells once. At trace sled writes out keys and values, which are mail; and
 /// notify tells each event of a folder that it watches, without end where the log is a file in
 /// that folder.
 fn tells_too_much(of: &Metadata<'_>) -> bool {
     let is_of = |name: &str| {
         of.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    is_of("kube_client") || *of.level() == Level::TRACE && (is_of("sled") || is_of("notify"))
+    is_of("kube_client")
+        || is_of("kube_runtime")
+        || *of.level() == Level::TRACE && (is_of("sled") || is_of("notify"))
 }
 
 #[cfg(test)]
@@ -71,6 +73,7 @@ mod tests {
             tracing_subscriber::registry().with(Count(count.clone()).with_filter(silence));
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(target: "kube_client::client", "{{\"password\": \"aHVudGVy\"}}");
+            tracing::debug!(target: "kube_runtime::watcher", "invalid type: \"aHVudGVy\"");
             tracing::trace!(target: "sled", "key and value");
             assert_eq!(count.load(Ordering::Relaxed), 0);
             tracing::warn!(target: "kube_clients", "another crate");

@@ -192,6 +192,16 @@ pub enum Password {
 }
 
 impl Password {
+    /// The password that `value` of a Secret's `key` holds; an empty one is none. A line break at
+    /// its end is not part of it: `echo` and editors write one, and no login has one.
+    #[must_use]
+    pub fn of(value: &str, secret: &str, key: &str) -> Self {
+        match value.trim_end_matches(['\r', '\n']) {
+            "" => Self::KeyNotFound(secret.to_owned(), key.to_owned()),
+            password => Self::Loaded(SecretString::from(password)),
+        }
+    }
+
     /// Why there is none, in one sentence; `None` when there is one.
     #[must_use]
     pub fn missing(&self) -> Option<String> {

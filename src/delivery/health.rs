@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,7 +61,7 @@ impl Delivery {
                     biased;
                     () = stop.cancelled() => return,
                     _ = changes.changed() => {}
-                    _ = leads.changed() => {}
+                    () = changed(&mut leads) => {}
                 }
                 continue;
             }
@@ -77,6 +78,8 @@ impl Delivery {
                     () = stop.cancelled() => return,
                     () = sleep_until(due) => {}
                     () = moved => {}
+                    // One that leads again after a while must know that it did not.
+                    () = changed(&mut leads) => {}
                 }
                 continue;
             };
@@ -103,5 +106,12 @@ impl Delivery {
             let transition = self.registry.observe(&provider, &event);
             self.follow(name, transition).await;
         }
+    }
+}
+
+/// Returns when the leader may have changed; never, when nobody says so any more.
+async fn changed(leads: &mut watch::Receiver<bool>) {
+    if leads.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

@@ -11,6 +11,7 @@ use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview
 use serde_json::Value;
 use tokio::time::{Duration, timeout};
 
+use super::client::told;
 use super::convert::{self, SecretNamespaces};
 use super::crd::MailProvider;
 use super::field::FieldError;
@@ -55,7 +56,7 @@ async fn defaults(source: &Source) -> Result<Vec<String>, String> {
     let listed = timeout(LIST_TIME_MAX, api.list(&params))
         .await
         .map_err(|_| format!("no answer within {LIST_TIME_MAX:?}"))?
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| told(&error))?;
     let defaults = listed.items.into_iter().filter(is_default);
     Ok(defaults.filter_map(|object| object.metadata.name).collect())
 }

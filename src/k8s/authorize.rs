@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use super::client::told;
 use crate::core::access::{Act, Refusal};
 
 /// How long an answer counts.
@@ -73,7 +74,7 @@ impl Reviewer {
                 }
                 return answer;
             }
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => told(&error),
             Err(_) => "no answer in time".to_owned(),
         };
         if !self.is_failing.swap(true, Ordering::Relaxed) {

@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::client::told;
+
 /// The name of the Lease, in the namespace of this process.
 pub const LEASE: &str = "breakglass-mailer";
 /// After this time without a renewal another replica takes over.
@@ -56,7 +58,7 @@ pub async fn elect(
             }
             failed => {
                 let error = failed.map_or("no answer in time".to_owned(), |answer| {
-                    answer.err().map(|error| error.to_string()).unwrap_or_default()
+                    answer.err().as_ref().map(told).unwrap_or_default()
                 });
                 if !std::mem::replace(&mut is_failing, true) {
                     tracing::warn!(error, "cannot read or renew the Lease; trying again");
@@ -64,7 +66,7 @@ pub async fn elect(
             }
         }
         let is_leading = renewed_at.is_some_and(|at: Instant| at.elapsed() < LEAD_TIME);
-        if leads.send_replace(is_leading) != is_leading {
+        if leads.send_if_modified(|before| std::mem::replace(before, is_leading) != is_leading) {
             tracing::info!(identity = candidate.identity, leads = is_leading, "the leader changed");
         }
         tokio::select! {

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::certificate::{Pem, RENEWED_BEFORE_END};
+use super::client::told;
 use super::follow::{Followed, Known};
 use super::mounted::take_over;
 
@@ -199,7 +200,7 @@ fn outcome<T>(
     match written {
         Ok(Ok(_)) => Ok(true),
         Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => Ok(false),
-        Ok(Err(error)) => Err(format!("{what}: {error}")),
+        Ok(Err(error)) => Err(format!("{what}: {}", told(&error))),
         Err(_) => Err(format!("{what}: no answer within {WRITE_TIME_MAX:?}")),
     }
 }

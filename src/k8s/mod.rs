@@ -4,7 +4,8 @@
 //! `crd`, `schema`, `convert` are the first part. `watch` and `seen` take over what the API server
 //! tells, `status` and `events` tell it what became of it, `lease` says which replica does, and
 //! `volume` notices another volume. `admission`, with `managed` or `mounted` certificates, judges
-//! what is to be stored; `authorize` asks who may call.
+//! what is to be stored; `authorize` asks who may call; `limits` bounds what any of these calls may
+//! cost.
 //!
 //! The same types and rules hold wherever a manifest comes from, and every refusal is worded as
 //! the Kubernetes API server words it, so that a manifest refused here is refused there.
@@ -20,6 +21,7 @@ pub mod field;
 mod follow;
 mod host;
 pub mod lease;
+mod limits;
 pub mod managed;
 pub mod mounted;
 pub mod schema;

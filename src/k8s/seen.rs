@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use schemars::JsonSchema;
-use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 
 use super::convert::{self, Converted, SecretNamespaces};
@@ -147,10 +146,8 @@ fn password(secret: Option<&SecretState>, (namespace, name): &FullName, key: &st
         Some(SecretState::Unreadable) | None => return Password::SecretUnreadable(shown),
     };
     let value = secret.data.as_ref().and_then(|data| data.get(key));
-    match value.and_then(|value| std::str::from_utf8(&value.0).ok()) {
-        Some(text) if !text.is_empty() => Password::Loaded(SecretString::from(text)),
-        _ => Password::KeyNotFound(shown, key.to_owned()),
-    }
+    let text = value.and_then(|value| std::str::from_utf8(&value.0).ok());
+    Password::of(text.unwrap_or_default(), &shown, key)
 }
 
 /// The part of a spec that we read; of one that does not fit it, nothing.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::client::told;
 use super::crd::{API_VERSION, MailProvider, MailProviderStatus};
 use super::events::Events;
 use super::seen::{Seen, SeenProvider};
@@ -29,6 +30,8 @@ use crate::registry::{LastSend, Registry};
 const FIELD_MANAGER: &str = "breakglass-mailer";
 /// Several changes at once are one write.
 const QUIET: Duration = Duration::from_millis(100);
+/// How often a provider is written at most, however often it is edited.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often sends alone are worth a write, for each provider.
 const SENDS_INTERVAL: Duration = Duration::from_secs(10);
 /// How long after a failed write the next one is tried.
@@ -151,8 +154,8 @@ impl Teller {
         Some(status(provider, &found, &health, self.registry.last_send(&name), now))
     }
 
-    /// Until when a write waits: sends alone are told every 10 seconds, and what was just written
-    /// has to come back by the watch first.
+    /// Until when a write waits: one may have been just now, sends alone are told every 10 seconds,
+    /// and what was written has to come back by the watch first.
     fn put_off(
         &self,
         name: &str,
@@ -160,10 +163,9 @@ impl Teller {
         wanted: &MailProviderStatus,
     ) -> Option<Instant> {
         let last = self.written.get(name).filter(|last| last.uid == provider.uid)?;
-        let until = last.at + SENDS_INTERVAL;
-        let differs = *wanted != provider.status;
-        (differs && Instant::now() < until && without_sends(wanted) == without_sends(&last.status))
-            .then_some(until)
+        let is_told = without_sends(wanted) == without_sends(&last.status);
+        let until = last.at + if is_told { SENDS_INTERVAL } else { WRITE_INTERVAL };
+        (*wanted != provider.status && Instant::now() < until).then_some(until)
     }
 
     async fn write(&mut self, name: &str, status: &MailProviderStatus) -> bool {
@@ -182,7 +184,7 @@ impl Teller {
             }
             // It was deleted meanwhile.
             Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => return true,
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => told(&error),
             Err(_) => format!("no answer within {WRITE_TIME_MAX:?}"),
         };
         if !std::mem::replace(&mut self.is_failing, true) {

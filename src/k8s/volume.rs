@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::client::told;
 use super::events::Events;
 use super::lease::LEASE;
 
@@ -52,7 +53,7 @@ pub async fn remember(
         match compare(&client, &pod, &store).await {
             Ok(before) => break before,
             Err(error) => {
-                let text = error.to_string();
+                let text = told(&error);
                 let is_expected = matches!(&error, kube::Error::Api(answer) if answer.code == 404);
                 if !is_expected && last_error.as_ref() != Some(&text) {
                     tracing::warn!(error = text, "cannot compare the store with that of before");

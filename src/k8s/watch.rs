@@ -26,6 +26,9 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How long a catalog waits for Secrets that are named for the first time. Then they count as
 /// missing until they come.
 const SECRETS_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long the first catalog waits for the kinds of the breakglass controller, where the API
+/// server fails to list them. Mail does not stop for that.
+const FOREIGN_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What to watch.
 #[derive(Clone)]
@@ -63,6 +66,7 @@ pub async fn watch(
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed.notified() => sleep(QUIET).await,
+            () = sleep(FOREIGN_WAIT_MAX), if last.is_none() => {}
         }
     }
 }
@@ -87,6 +91,8 @@ struct Watched {
     clusters: Followed<DynamicObject>,
     secrets: BTreeMap<FullName, Followed<Secret>>,
     changed: Arc<Notify>,
+    /// Since when the providers are there.
+    listed_since: Option<Instant>,
 }
 
 impl Watched {
@@ -103,14 +109,19 @@ impl Watched {
             clusters: follow(ApiResource::erase::<ClusterConfig>(&())),
             secrets: BTreeMap::new(),
             changed,
+            listed_since: None,
         }
     }
 
     /// The providers must be there; the other two belong to a controller that may not.
-    fn is_listed(&self) -> bool {
-        self.providers.known() == Known::Listed
-            && self.escalations.known() != Known::NotYet
-            && self.clusters.known() != Known::NotYet
+    fn is_listed(&mut self) -> bool {
+        if self.providers.known() != Known::Listed {
+            return false;
+        }
+        let since = *self.listed_since.get_or_insert_with(Instant::now);
+        let foreign = [&self.escalations, &self.clusters];
+        foreign.iter().all(|kind| kind.known() != Known::NotYet)
+            || FOREIGN_WAIT_MAX <= since.elapsed()
     }
 
     /// The catalog, once the Secrets that it names are known, and its fingerprint.

@@ -68,10 +68,8 @@ impl Secrets {
         let Some(values) = self.0.get(&(namespace.to_owned(), name.to_owned())) else {
             return Password::SecretNotFound(full_name);
         };
-        match values.get(key).filter(|value| !value.expose_secret().is_empty()) {
-            Some(value) => Password::Loaded(value.clone()),
-            None => Password::KeyNotFound(full_name, key.to_owned()),
-        }
+        let value = values.get(key).map(ExposeSecret::expose_secret);
+        Password::of(value.unwrap_or_default(), &full_name, key)
     }
 }
 
@@ -108,6 +106,14 @@ mod tests {
         for key in ["a", "b", "c", "d", "e"] {
             assert_eq!(found(&secret, key), None, "{key}");
         }
+    }
+
+    #[test]
+    fn a_line_break_at_the_end_of_a_value_is_not_part_of_the_password() {
+        let secret = json!({"stringData": {"a": "hunter2\n", "b": " hunter\n2 \r\n", "c": "\n"}});
+        assert_eq!(found(&secret, "a").as_deref(), Some("hunter2"));
+        assert_eq!(found(&secret, "b").as_deref(), Some(" hunter\n2 "));
+        assert_eq!(found(&secret, "c"), None);
     }
 
     #[test]

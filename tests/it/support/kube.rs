@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::kube_api::Upstream;
 use super::mail_servers::cache;
 use super::wait::eventually;
 
@@ -109,6 +110,12 @@ impl Kube {
         })
         .await;
         self.api = Some(api);
+    }
+
+    /// How to ask the API server without kubectl, as the administrator.
+    pub fn upstream(&self) -> Upstream {
+        let file = |name: &str| fs::read(self.dir.path().join(name)).expect("a file of the PKI");
+        Upstream::new(&self.host, &file("ca.pem"), &file("admin.pem"), &file("admin.key"))
     }
 
     /// Ends the API server; etcd stays.

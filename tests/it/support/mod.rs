@@ -8,6 +8,8 @@ pub mod crashfs;
 pub mod disk;
 pub mod image;
 pub mod kube;
+pub mod kube_api;
+pub mod kube_proxy;
 pub mod load;
 pub mod mail_servers;
 pub mod memory_store;
