@@ -25,6 +25,7 @@ mod health;
 mod http;
 mod http_read;
 mod http_server;
+mod kill_points;
 mod kubernetes;
 mod kubernetes_auth;
 mod mail_servers;
