@@ -14,6 +14,7 @@ mod auth;
 mod canary;
 mod choosing;
 mod client;
+mod clock;
 mod crash;
 mod credentials;
 mod damage;

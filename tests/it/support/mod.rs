@@ -4,6 +4,7 @@ pub mod api;
 pub mod app;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod crashfs;
 pub mod disk;
 pub mod image;
@@ -78,6 +79,7 @@ fn has(thing: &str) -> bool {
     match thing {
         "aiosmtpd" => root && there(&["/usr/lib/python3/dist-packages/aiosmtpd"]),
         "exim" | "opensmtpd" => cached(thing),
+        "faketime" => there(&[clock::LIBRARY]),
         "fuse" => {
             let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
             device.is_ok() && (root || there(&["/usr/bin/fusermount3"]))
