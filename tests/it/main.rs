@@ -12,6 +12,7 @@
 mod arrows;
 mod auth;
 mod canary;
+mod chaos;
 mod choosing;
 mod client;
 mod clock;
