@@ -16,7 +16,7 @@ use crate::support::{lots, nightly};
 
 const CONNECTIONS: usize = 4;
 /// Over all kills: a start after one reads them all, and has 5 s for that, also without optimization.
-const POSTS: usize = 2400;
+const POSTS: usize = 1600;
 
 /// A few recipients, of every kind of fate; see `Sink::moody`. A third of the posts is for `away` alone,
 /// the others may fail over to it.
