@@ -21,6 +21,9 @@ const CONNECTIONS: usize = 3;
 const NAMES: [&str; 2] = ["main", "away"];
 /// Faults between two quiet points.
 const FAULTS: usize = 25;
+/// Quiet points until a new store begins: a start after a kill reads all of the old one, so that one
+/// would be killed ever more rarely.
+const JUDGEMENTS: usize = 6;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -219,15 +222,21 @@ fn providers(sinks: &[Sink; 2], edits: usize) -> Vec<Provider> {
 async fn whatever_happens_at_once_nothing_is_lost_and_every_count_agrees() {
     let length = Duration::from_secs(if nightly() { 30 * 60 } else { 20 });
     let begin = Instant::now();
-    let mut world = World::begin(lots()).await;
+    let mut lots = lots();
     while begin.elapsed() < length {
-        for _ in 0..FAULTS {
-            world.disturb().await;
+        let mut world = World::begin(lots.fork()).await;
+        for _ in 0..JUDGEMENTS {
+            for _ in 0..FAULTS {
+                world.disturb().await;
+            }
+            world.judge().await;
+            if length <= begin.elapsed() {
+                break;
+            }
         }
-        world.judge().await;
+        let posts = world.load.finish().await;
+        let accepted_count = posts.iter().filter(|post| post.accepted().is_some()).count();
+        println!("{accepted_count} of {} posts were accepted", posts.len());
+        assert!(posts.len() / 4 < accepted_count, "most of the time it takes mail");
     }
-    let posts = world.load.finish().await;
-    let accepted_count = posts.iter().filter(|post| post.accepted().is_some()).count();
-    println!("{accepted_count} of {} posts were accepted", posts.len());
-    assert!(posts.len() / 4 < accepted_count, "most of the time it takes mail");
 }
