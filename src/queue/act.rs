@@ -10,6 +10,9 @@ use crate::core::notification::Notification;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 
+/// The longest that a job waits after it was redriven.
+pub(super) const REDRIVE_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// Why an action was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -81,7 +84,7 @@ impl Queue {
 
     /// Queues all jobs again that are parked and have `provider` in their chain, at that provider,
     /// oldest first; answers how many. A job that was parked again and again waits longer each
-    /// time, up to 30 s, so that it cannot keep a provider busy by itself.
+    /// time, up to [`REDRIVE_WAIT_MAX`], so that it cannot keep a provider busy by itself.
     ///
     /// # Errors
     /// When the store has stopped.
@@ -110,7 +113,7 @@ impl Queue {
                 let position = after.chain.iter().position(|name| name == provider).unwrap_or(0);
                 let wait = match after.redrives {
                     0 => Duration::ZERO,
-                    n => Duration::from_secs(1 << (n - 1).min(5)).min(Duration::from_secs(30)),
+                    n => Duration::from_secs(1 << (n - 1).min(5)).min(REDRIVE_WAIT_MAX),
                 };
                 after.position = u16::try_from(position).unwrap_or(0);
                 after.attempts_here = 0;

@@ -9,6 +9,7 @@ mod accept;
 mod act;
 mod due;
 mod ids;
+mod open;
 mod report;
 pub mod store;
 
@@ -26,7 +27,7 @@ pub use report::{DeadFilter, DeadPage, Depth, Phase};
 use crate::clock::Clock;
 use crate::core::job::{Attempt, Job, JobId, JobState, Progress};
 use crate::core::notification::{Content, Notification, NotificationId};
-use crate::core::provider::{ProviderName, RetryPolicy};
+use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 use due::Lane;
 use store::{Change, Page, Store, StoreError};
@@ -129,34 +130,6 @@ pub struct Settlement {
 }
 
 impl Queue {
-    /// Rebuilds the order from what the store holds. `ids` names what comes; `age_max` bounds the
-    /// life of each job.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn open(
-        store: Arc<dyn Store>,
-        clock: Clock,
-        ids: Ids,
-        age_max: Duration,
-    ) -> Result<Arc<Self>, StoreError> {
-        let mut state = State::new(ids);
-        // No wait is longer than these; a wall clock that was set back while we were down must not
-        // park a job beyond them.
-        let latest = clock.now().plus(RetryPolicy::BACKOFF_MAX.max(RetryPolicy::GREYLIST_MIN));
-        for mut job in store.live()? {
-            if let JobState::Queued { due } = &mut job.progress.state {
-                *due = (*due).min(latest);
-            }
-            state.insert(job);
-        }
-        let names = state.lanes.keys().cloned().collect();
-        let (lanes, _) = watch::channel(names);
-        let deadline_changed = Notify::new();
-        let state = Mutex::new(state);
-        Ok(Arc::new(Self { store, clock, age_max, state, lanes, deadline_changed }))
-    }
-
     /// The names of all lanes, and a wake-up for each new one.
     #[must_use]
     pub fn lanes(&self) -> watch::Receiver<BTreeSet<ProviderName>> {
@@ -266,7 +239,8 @@ impl Queue {
     /// # Errors
     /// When the store cannot be read.
     pub async fn job(&self, id: JobId) -> Result<Option<(Job, Vec<Attempt>)>, StoreError> {
-        self.read(move |store| store.job(id)).await
+        let found = self.read(move |store| store.job(id)).await?;
+        Ok(found.map(|(job, attempts)| (self.as_it_waits(job), attempts)))
     }
 
     /// Jobs older than `before`, newest first.
@@ -279,7 +253,22 @@ impl Queue {
         limit: usize,
         keep: impl Fn(&Job) -> bool + Send + 'static,
     ) -> Result<Page<Job>, StoreError> {
-        self.read(move |store| store.jobs(before, limit, &keep)).await
+        let mut page = self.read(move |store| store.jobs(before, limit, &keep)).await?;
+        page.items = page.items.into_iter().map(|job| self.as_it_waits(job)).collect();
+        Ok(page)
+    }
+
+    /// A job of the store with the due time of memory, which [`open`](Self::open) may have brought
+    /// forward.
+    fn as_it_waits(&self, mut job: Job) -> Job {
+        let state = self.lock();
+        let waits = state.jobs.get(&job.id).map(|slot| &slot.job.progress.state);
+        if let (JobState::Queued { due }, Some(JobState::Queued { due: counts })) =
+            (&mut job.progress.state, waits)
+        {
+            *due = *counts;
+        }
+        job
     }
 
     /// Refuses new notifications from now on; claims stay possible.

@@ -12,8 +12,10 @@
 mod arrows;
 mod auth;
 mod canary;
+mod chaos;
 mod choosing;
 mod client;
+mod clock;
 mod crash;
 mod credentials;
 mod damage;
@@ -26,6 +28,7 @@ mod hostile;
 mod http;
 mod http_read;
 mod http_server;
+mod kill_points;
 mod kubernetes;
 mod kubernetes_auth;
 mod mail_servers;

@@ -1,6 +1,7 @@
 //! A provider that cannot be reached: it costs a few attempts and some time, and never mail.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -10,8 +11,8 @@ use crate::support::client::{condition, text};
 use crate::support::metrics::Scrape;
 use crate::support::provider::manifests;
 use crate::support::sink::{Act, Letter, Moment, Sink};
-use crate::support::smtp::{Script, SmtpServer, Verb, say};
-use crate::support::wait::eventually;
+use crate::support::smtp::{Action, Script, SmtpServer, Verb, say};
+use crate::support::wait::{eventually, within};
 
 /// So that no test waits for the usual half a minute.
 const SOON: [&str; 2] = ["--unhealthy-interval", "1s"];
@@ -119,6 +120,37 @@ async fn a_greeting_of_421_counts_as_unreachable_and_few_connections_are_made_me
         app.jobs_are(id, &["delivered"]).await;
     }
     assert_eq!(server.accepted().len(), 500);
+}
+
+/// Ten minutes with checks every half a minute, in less time: twenty failed checks, one a second at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_costs_few_connections_and_everything_goes_out_after_it_without_a_hand() {
+    let server = SmtpServer::start(Script::plain().on(Verb::Greeting, Action::Close(vec![]))).await;
+    let home = Home::new(&[Provider::plain("main", server.port()).retry(3, 100)]);
+    let app = home.args(&["--unhealthy-interval", "500ms"]).start().await;
+    let mut ids = Vec::new();
+    for n in 1..=20 {
+        ids.push(app.notify(&many(25)).await);
+        eventually("another check has failed", async || {
+            (n <= checks_count(&app).await).then_some(())
+        })
+        .await;
+    }
+    app.queue_has("main", "parked", 500).await;
+    let connections_count = server.seen().connections_count;
+    // Until the circuit is open: count + 1, and what was under way on the other connections.
+    let dialled = checks_count(&app).await + 1 + 4 + 3;
+    assert!(connections_count <= dialled, "{connections_count} connections, {dialled} expected");
+
+    server.follow(Script::plain());
+    within(Duration::from_secs(60), "everything is delivered", async || {
+        (app.client.get("/queue").await["depth"] == 0).then_some(())
+    })
+    .await;
+    for id in &ids {
+        app.jobs_are(id, &["delivered"]).await;
+    }
+    assert_eq!(server.accepted().len(), 500, "each once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

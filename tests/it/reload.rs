@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::app::{Home, Provider};
+use crate::support::app::{App, Home, Provider};
 use crate::support::client::text;
+use crate::support::load::Load;
 use crate::support::smtp::{Action, Script, SmtpServer, Verb};
 use crate::support::wait::{eventually, within};
 
@@ -210,25 +211,71 @@ async fn a_provider_that_was_disabled_before_it_was_removed_leaves_no_metrics() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_edits_in_a_row_lose_nothing() {
+async fn a_hundred_jobs_outlive_their_provider_disabled_deleted_and_brought_back_over_restarts() {
+    let (server, other) = (busy().await, server().await);
+    let spare = Provider::plain("spare", other.port()).disabled();
+    let main = Provider::plain("main", server.port()).retry(5, 1000);
+    let home = Home::new(&[main.clone(), spare.clone()]);
+    let mut app = home.start().await;
+    let id = app.notify(&many(100)).await;
+    app.queue_has("main", "scheduled", 100).await;
+    home.providers(&[main.clone().disabled(), spare.clone()]);
+    app.provider_is("main", |shown| shown["disabled"] == true).await;
+    app.queue_has("main", "ready", 100).await;
+    let dials = server.seen().connections_count;
+    app.process.kill9();
+    app = home.start().await;
+    app.queue_has("main", "ready", 100).await;
+
+    home.providers(std::slice::from_ref(&spare));
+    let is_listed =
+        async |app: &App| app.client.get("/providers").await.to_string().contains("main");
+    eventually("it is gone", async || (!is_listed(&app).await).then_some(())).await;
+    app.queue_has("main", "ready", 100).await;
+    app.stop().await;
+    let app = home.start().await;
+    app.queue_has("main", "ready", 100).await;
+    assert_eq!(server.seen().connections_count, dials, "what is not there is not dialled");
+
+    server.follow(Script::plain());
+    home.providers(&[main, spare]);
+    app.jobs_are(&id, &["delivered"]).await;
+    assert_eq!(server.accepted().len(), 100, "each once");
+    assert!(other.accepted().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_edits_under_load_lose_nothing_and_cause_few_checks() {
     let servers = [server().await, server().await];
     let provider = |n: usize| Provider::plain("main", servers[n % 2].port()).retry(2, 10);
     let home = Home::new(&[provider(0)]);
     let app = home.start().await;
-    let mut ids = Vec::new();
+    let begin = Instant::now();
+    let load = Load::start(
+        8,
+        |n| json!({"recipients": [format!("to-{n}@example.com")], "text": "Please look."}),
+    );
+    load.serve(Some(app.client.clone()));
     for n in 1..=50 {
-        home.providers(&[provider(n).sender_name(&format!("Edit {n}"))]);
-        ids.push(app.notify(&many(4)).await);
-    }
-    for id in &ids {
-        app.jobs_are(id, &["delivered"]).await;
+        // The server and its settings change in turn.
+        home.providers(&[provider(n / 2).sender_name(&format!("Edit {n}"))]);
+        load.allow(8);
+        eventually("the load goes on", async || (n * 4 <= load.ended_count()).then_some(())).await;
     }
     app.provider_is("main", |shown| shown["sender"]["name"] == "Edit 50").await;
-    let id = app.notify(&many(1)).await;
-    app.jobs_are(&id, &["delivered"]).await;
+    let checks_count: usize = servers.iter().map(|server| server.seen().count(Verb::Noop)).sum();
+    let two_seconds = begin.elapsed().as_secs() / 2;
+    assert!(checks_count as u64 <= two_seconds + 2, "{checks_count} checks in {two_seconds} × 2 s");
+    eventually("all posts have ended", async || (load.ended_count() == 400).then_some(())).await;
+    let posts = load.finish().await;
+    app.drained().await;
+    let promised: BTreeSet<_> = posts.iter().filter_map(|post| post.accepted()).collect();
+    assert_eq!((posts.len(), promised.len()), (400, 400));
+    let promised = promised.iter().flat_map(|(_, jobs)| jobs.keys().cloned());
     let all: Vec<_> = servers.iter().flat_map(SmtpServer::accepted).collect();
-    assert_eq!(all.len(), 201);
-    assert_eq!(all.iter().map(|letter| &letter.message_id).collect::<BTreeSet<_>>().len(), 201);
+    let reached = all.iter().flat_map(|letter| letter.recipients.clone());
+    assert_eq!(reached.collect::<BTreeSet<_>>(), promised.collect());
+    assert_eq!(all.len(), 400, "each once");
     assert_eq!(app.client.get("/deadletters").await["total"], 0);
 }
 

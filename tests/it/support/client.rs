@@ -145,13 +145,25 @@ impl Client {
     /// # Panics
     /// When a page is not a 200.
     pub async fn dead_letters(&self) -> Vec<Value> {
+        self.all_of("/deadletters?limit=100").await
+    }
+
+    /// All jobs that are remembered, over all pages.
+    ///
+    /// # Panics
+    /// When a page is not a 200.
+    pub async fn jobs(&self) -> Vec<Value> {
+        self.all_of("/jobs?limit=1000").await
+    }
+
+    async fn all_of(&self, first: &str) -> Vec<Value> {
         let mut all = Vec::new();
-        let mut path = String::from("/deadletters?limit=100");
+        let mut path = first.to_owned();
         loop {
             let mut page = self.get(&path).await;
             all.append(page["items"].as_array_mut().expect("items"));
             match page["next"].as_str() {
-                Some(next) => path = format!("/deadletters?limit=100&cursor={next}"),
+                Some(next) => path = format!("{first}&cursor={next}"),
                 None => return all,
             }
         }

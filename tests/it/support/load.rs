@@ -1,11 +1,11 @@
 //! Many callers at once, and the ledger of what each of them was told.
 //!
-//! The ledger outlives the server. A line is written after the answer was read whole, so it never
+//! The ledger outlives the server. A line tells of an answer after that was read whole, so it never
 //! claims more than the caller knows.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
@@ -30,7 +30,7 @@ pub enum End {
     Accepted { id: String, jobs: BTreeMap<String, String> },
     /// Another status.
     Refused(u16),
-    /// No whole answer was read: the post may have been accepted or not.
+    /// No whole answer was read, or not yet: the post may have been accepted or not.
     Unread,
 }
 
@@ -59,14 +59,17 @@ pub fn end(answer: Result<super::client::Answer, String>) -> End {
     }
 }
 
-/// Writes the nth post: recipients, bodies and all but the subject.
+/// Writes the nth post: recipients, which no other post has, bodies and all but the subject.
 pub type Author = fn(n: usize) -> Value;
 
 struct Shared {
     author: Author,
     next: AtomicUsize,
-    posts: Mutex<Vec<Post>>,
+    /// Those that were begun, by their number.
+    posts: Mutex<BTreeMap<usize, Post>>,
+    ended_count: AtomicUsize,
     allowed: Semaphore,
+    allowed_count: AtomicUsize,
 }
 
 /// Callers that post whenever they may and the server is there.
@@ -84,7 +87,9 @@ impl Load {
             author,
             next: AtomicUsize::new(0),
             posts: Mutex::default(),
+            ended_count: AtomicUsize::new(0),
             allowed: Semaphore::new(0),
+            allowed_count: AtomicUsize::new(0),
         });
         let server = watch::Sender::new(None);
         let mut callers = JoinSet::new();
@@ -96,7 +101,13 @@ impl Load {
 
     /// Allows this many more posts.
     pub fn allow(&self, posts_count: usize) {
+        self.shared.allowed_count.fetch_add(posts_count, Ordering::SeqCst);
         self.shared.allowed.add_permits(posts_count);
+    }
+
+    /// How many posts were allowed until now.
+    pub fn allowed_count(&self) -> usize {
+        self.shared.allowed_count.load(Ordering::SeqCst)
     }
 
     /// Names the server to post to, or that there is none now.
@@ -104,14 +115,14 @@ impl Load {
         self.server.send_replace(client);
     }
 
-    /// The ledger as it is now.
+    /// The ledger as it is now, with the posts that are under way.
     pub fn posts(&self) -> Vec<Post> {
-        self.shared.posts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.lock().values().cloned().collect()
     }
 
     /// How many posts have ended.
     pub fn ended_count(&self) -> usize {
-        self.shared.posts.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.shared.ended_count.load(Ordering::SeqCst)
     }
 
     /// Ends the load when every post that was begun has its answer.
@@ -127,6 +138,12 @@ impl Load {
     }
 }
 
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Post>> {
+        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 async fn call(shared: Arc<Shared>, mut server: watch::Receiver<Option<Client>>) {
     while let Ok(permit) = shared.allowed.acquire().await {
         permit.forget();
@@ -135,6 +152,8 @@ async fn call(shared: Arc<Shared>, mut server: watch::Receiver<Option<Client>>) 
         let mut body = (shared.author)(n);
         body["subject"] = json!(token);
         let key = n.is_multiple_of(4).then(|| format!("key-{n}"));
+        let post = Post { token, body: body.clone(), key: key.clone(), end: End::Unread };
+        shared.lock().insert(n, post);
         let end = loop {
             let Ok(client) = server.wait_for(Option::is_some).await.map(|client| client.clone())
             else {
@@ -145,7 +164,9 @@ async fn call(shared: Arc<Shared>, mut server: watch::Receiver<Option<Client>>) 
                 break end;
             }
         };
-        let post = Post { token, body, key, end };
-        shared.posts.lock().unwrap_or_else(PoisonError::into_inner).push(post);
+        if let Some(post) = shared.lock().get_mut(&n) {
+            post.end = end;
+        }
+        shared.ended_count.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -40,7 +40,18 @@ impl Scrape {
         self.value(name, labels) as usize
     }
 
-    /// The same; `None` when there is none.
+    /// What all series of this name count, whatever their labels.
+    ///
+    /// # Panics
+    /// When one is no number.
+    pub fn sum(&self, name: &str) -> usize {
+        let head = format!("breakglass_mailprovider_{name}{{");
+        let lines = self.text.lines().filter(|line| line.starts_with(&head));
+        let values = lines.filter_map(|line| line.rsplit_once(' '));
+        values.map(|(_, value)| value.parse::<f64>().expect("a number") as usize).sum()
+    }
+
+    /// The same as `value`; `None` when there is none.
     pub fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
         let series = match labels.is_empty() {

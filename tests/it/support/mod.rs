@@ -4,6 +4,7 @@ pub mod api;
 pub mod app;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod crashfs;
 pub mod disk;
 pub mod image;
@@ -15,6 +16,8 @@ pub mod mail_servers;
 pub mod memory_store;
 pub mod metrics;
 pub mod openapi;
+pub mod operator;
+pub mod oracle;
 pub mod peer;
 pub mod provider;
 pub mod sink;
@@ -77,11 +80,6 @@ pub fn schemathesis_path() -> PathBuf {
     mail_servers::cache("schemathesis")
 }
 
-/// Whether the long form of a test was asked for, with BREAKGLASS_MAILER_TEST_NIGHTLY=1.
-pub fn nightly() -> bool {
-    std::env::var("BREAKGLASS_MAILER_TEST_NIGHTLY").is_ok_and(|value| value == "1")
-}
-
 fn has(thing: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     let there = |paths: &[&str]| paths.iter().all(|path| Path::new(path).exists());
@@ -89,6 +87,7 @@ fn has(thing: &str) -> bool {
     match thing {
         "aiosmtpd" => root && there(&["/usr/lib/python3/dist-packages/aiosmtpd"]),
         "exim" | "opensmtpd" => cached(thing),
+        "faketime" => there(&[clock::LIBRARY]),
         "fuse" => {
             let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
             device.is_ok() && (root || there(&["/usr/bin/fusermount3"]))

@@ -1,8 +1,9 @@
 //! An SMTP server that takes everything and remembers it, or does as the test says.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -18,10 +19,18 @@ pub struct Letter {
     pub bytes: Arc<Vec<u8>>,
 }
 
+impl Letter {
+    /// The job that it delivers.
+    pub fn job(&self) -> &str {
+        self.message_id.trim_start_matches('<').split('@').next().unwrap_or_default()
+    }
+}
+
 /// A point at which the sink asks what to do.
 pub enum Moment<'a> {
     Greeting,
     Recipient(&'a str),
+    Data,
     Dot,
 }
 
@@ -42,6 +51,7 @@ struct State {
     letters: Mutex<Vec<Letter>>,
     held: AtomicUsize,
     released: watch::Sender<bool>,
+    delay_ms: AtomicU64,
 }
 
 /// Listens on loopback until it is closed or dropped.
@@ -57,6 +67,22 @@ impl Sink {
         Self::with(|_| Act::Accept)
     }
 
+    /// Puts off `later-…` about every second time and `never-…` each time, refuses `no-…`.
+    pub fn moody() -> Self {
+        let turn = AtomicUsize::new(0);
+        Self::with(move |moment| match moment {
+            Moment::Recipient(to) if to.starts_with("no-") => Act::Say("550 5.1.1 no such user"),
+            Moment::Recipient(to) if to.starts_with("never-") => Act::Say("451 4.3.0 not today"),
+            Moment::Recipient(to) if to.starts_with("later-") => {
+                match turn.fetch_add(1, Ordering::Relaxed) % 2 {
+                    0 => Act::Say("451 4.3.0 not now"),
+                    _ => Act::Accept,
+                }
+            }
+            _ => Act::Accept,
+        })
+    }
+
     /// Does as `manner` says.
     pub fn with(manner: impl Fn(Moment<'_>) -> Act + Send + Sync + 'static) -> Self {
         let state = Arc::new(State {
@@ -64,6 +90,7 @@ impl Sink {
             letters: Mutex::default(),
             held: AtomicUsize::new(0),
             released: watch::Sender::new(false),
+            delay_ms: AtomicU64::new(0),
         });
         let mut sink = Self { port: 0, state, listening: None };
         sink.open();
@@ -94,6 +121,16 @@ impl Sink {
     /// Lets everything go on that is held, now and later.
     pub fn release(&self) {
         self.state.released.send_replace(true);
+    }
+
+    /// Waits so long before it says what a `Moment` asks for, from now on.
+    pub fn delay(&self, delay_ms: u64) {
+        self.state.delay_ms.store(delay_ms, Ordering::Relaxed);
+    }
+
+    /// Whether it takes connections.
+    pub fn is_open(&self) -> bool {
+        self.listening.is_some()
     }
 
     /// How many wait for `release`.
@@ -131,6 +168,10 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 impl State {
     /// The reply to give at `moment`, and whether it is the usual one.
     async fn reply(&self, moment: Moment<'_>, usual: &'static str) -> (&'static str, bool) {
+        let delay_ms = self.delay_ms.load(Ordering::Relaxed);
+        if delay_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
         match (self.manner)(moment) {
             Act::Accept => (usual, true),
             Act::Say(other) => (other, false),
@@ -170,7 +211,11 @@ async fn session(stream: TcpStream, state: Arc<State>) -> std::io::Result<()> {
             }
             say(&mut peer, reply).await?;
         } else if verb == "DATA" {
-            say(&mut peer, "354 go on").await?;
+            let (reply, taken) = state.reply(Moment::Data, "354 go on").await;
+            say(&mut peer, reply).await?;
+            if !taken {
+                continue;
+            }
             let bytes = Arc::new(content(&mut peer).await?);
             let mut last = "250 2.0.0 taken";
             for recipient in recipients.drain(..) {
