@@ -284,6 +284,24 @@ fn identify(
     Ok(Some(Identity { schema, store: *store.as_bytes(), first_segment: numbers[0] }))
 }
 
+/// Creates the data folder and what is missing above it, and makes these names durable: a segment is
+/// only as safe as its path.
+pub(super) fn create_folders(folder: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing_count = folder.ancestors().take_while(is_missing).count();
+    fs::create_dir_all(folder)?;
+    let mut above = folder.canonicalize()?;
+    for _ in 0..missing_count {
+        above.pop();
+        sync_folder(&above)?;
+    }
+    if missing_count == 0 && above.pop() {
+        // Perhaps created by a start that was killed. Who may not read a folder created nothing in it.
+        let _ = sync_folder(&above);
+    }
+    Ok(())
+}
+
 fn create(folder: &Path, journal: &Path) -> Result<Found, OpenError> {
     let store = Uuid::now_v7();
     fs::create_dir_all(journal).map_err(|error| OpenError::io("create", journal, &error))?;
