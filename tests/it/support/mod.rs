@@ -14,8 +14,12 @@ pub mod memory_store;
 pub mod metrics;
 pub mod peer;
 pub mod provider;
+pub mod replay;
 pub mod sink;
 pub mod smtp;
+pub mod sparse;
+pub mod trace;
+pub mod volume;
 pub mod wait;
 
 use std::ffi::OsString;
@@ -59,6 +63,11 @@ pub fn need(thing: &str) -> bool {
     false
 }
 
+/// Whether the long form of a test was asked for, with BREAKGLASS_MAILER_TEST_NIGHTLY=1.
+pub fn nightly() -> bool {
+    std::env::var("BREAKGLASS_MAILER_TEST_NIGHTLY").is_ok_and(|value| value == "1")
+}
+
 /// The search path, and in front of it the folder in which tests/run keeps helm.
 pub fn helm_path() -> OsString {
     let mut path = mail_servers::cache("helm").into_os_string();
@@ -82,6 +91,11 @@ fn has(thing: &str) -> bool {
         }
         "helm" => Command::new("helm").env("PATH", helm_path()).arg("version").output().is_ok(),
         "ipv6" => std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok(),
+        "loop" => {
+            let tools = ["/usr/sbin/losetup", "/usr/sbin/mkfs.ext4", "/usr/sbin/mkfs.xfs"];
+            let free = || Command::new("/usr/sbin/losetup").arg("--find").output();
+            root && there(&tools) && free().is_ok_and(|found| found.status.success())
+        }
         // Below 1024, so that it can be 465.
         "low port" => root,
         "haraka" | "maildev" => cached(thing) && cached("node"),
