@@ -57,10 +57,11 @@ impl Peers {
     }
 }
 
-/// Providers at these ports. The first waits so long before a retry that at any moment some jobs
-/// wait for theirs; what the second cannot take is parked at once.
+/// Providers at these ports. The first is the default, so no other takes over what it cannot take,
+/// and that is parked at once. The second waits so long before a retry that at any moment some jobs
+/// wait for theirs.
 pub fn providers(open: u16, shut: u16) -> [Provider; 2] {
-    [Provider::plain("open", open).retry(5, 300), Provider::plain("shut", shut)]
+    [Provider::plain("shut", shut), Provider::plain("open", open).retry(5, 300)]
 }
 
 /// The one that every provider is at after the cut.
