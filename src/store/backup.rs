@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::index::INDEX_VERSION;
 use super::journal::{segment_path, sync_folder};
 use super::notes::{CleanClose, write_checked};
-use super::recover::{Found, look, segment_numbers};
+use super::recover::{Found, create_folders, look, segment_numbers};
 use super::verify::{Verified, verify};
 use super::{OpenError, lock};
 
@@ -176,14 +176,7 @@ fn publish(draft: &Path, to: &Path) -> Result<(), OpenError> {
 }
 
 fn create(folder: &Path) -> Result<(), OpenError> {
-    let create = || {
-        fs::create_dir_all(folder)?;
-        match folder.canonicalize()?.parent() {
-            Some(parent) => sync_folder(parent),
-            None => Ok(()),
-        }
-    };
-    create().map_err(|error| OpenError::io("create", folder, &error))
+    create_folders(folder).map_err(|error| OpenError::io("create", folder, &error))
 }
 
 /// A new volume may have a folder of its file system in it.

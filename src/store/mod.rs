@@ -122,7 +122,7 @@ impl DiskStore {
     /// See [`OpenError`].
     pub fn open(options: Options) -> Result<(Arc<Self>, Opened), OpenError> {
         let folder = &options.folder;
-        fs::create_dir_all(folder).map_err(|error| OpenError::io("create", folder, &error))?;
+        recover::create_folders(folder).map_err(|error| OpenError::io("create", folder, &error))?;
         let lock = lock(folder)?;
         let (index, found, rebuilt) = open_index(folder)?;
         let Found { store, created, end, mut segments, damage, .. } = found;

@@ -265,6 +265,13 @@ fn identify(
         (Ok(Some(_)), true) => return Err(OpenError::JournalMissing),
         (Ok(None), true) => return Ok(None),
         (Err(_), true) => return Err(OpenError::NotOurs { file: PathBuf::from("identity") }),
+        (Ok(None), false) if was_never_begun(journal, numbers) => {
+            if purpose == Purpose::Open {
+                let path = segment_path(journal, 1);
+                fs::remove_file(&path).map_err(|error| OpenError::io("remove", &path, &error))?;
+            }
+            return Ok(None);
+        }
         (Ok(None), false) if purpose == Purpose::Open => None,
         (Ok(None), false) => Some("the file is missing".to_owned()),
         (Err(reason), false) => Some(reason),
@@ -282,6 +289,32 @@ fn identify(
         write_identity(folder, store, numbers[0])?;
     }
     Ok(Some(Identity { schema, store: *store.as_bytes(), first_segment: numbers[0] }))
+}
+
+/// Whether the power went while the first segment was created. It is made before the identity, and no
+/// mail is accepted before that, so nothing was there to lose.
+fn was_never_begun(journal: &Path, numbers: &[u64]) -> bool {
+    let is_blank =
+        |bytes: Vec<u8>| bytes.len() <= SEGMENT_HEADER_BYTES && bytes.iter().all(|byte| *byte == 0);
+    numbers == [1] && fs::read(segment_path(journal, 1)).is_ok_and(is_blank)
+}
+
+/// Creates the data folder and what is missing above it, and makes these names durable: a segment is
+/// only as safe as its path.
+pub(super) fn create_folders(folder: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing_count = folder.ancestors().take_while(is_missing).count();
+    fs::create_dir_all(folder)?;
+    let mut above = folder.canonicalize()?;
+    for _ in 0..missing_count {
+        above.pop();
+        sync_folder(&above)?;
+    }
+    if missing_count == 0 && above.pop() {
+        // Perhaps created by a start that was killed. Who may not read a folder created nothing in it.
+        let _ = sync_folder(&above);
+    }
+    Ok(())
 }
 
 fn create(folder: &Path, journal: &Path) -> Result<Found, OpenError> {

@@ -1,168 +1,102 @@
 //! Power cuts: what was answered 202 before the cut is there after it, with its content.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod busy;
+mod owed;
+mod replay;
+mod volumes;
 
-use mail_parser::MessageParser;
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::Path;
 
-use crate::support::app::{App, Home, Provider};
+use crate::support::app::Home;
 use crate::support::crashfs::CrashFs;
 use crate::support::disk::Cut;
-use crate::support::load::{Load, Post};
-use crate::support::sink::{Act, Letter, Moment, Sink};
-use crate::support::wait::eventually;
-use crate::support::{lots, need};
+use crate::support::{lots, need, nightly};
 
-const LIVES: usize = 3;
+use busy::{Busy, Peers};
+use owed::Found;
+
 const CUTS_PER_LIFE: usize = 10;
+
+fn lives() -> usize {
+    if nightly() { 20 } else { 3 }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_answered_is_lost_when_all_that_was_not_synced_is_gone() {
-    let lost = lost_in_cuts(LIVES, Syncing::Real, |_| Cut::Strict).await;
-    assert_eq!(lost.unwrap_or_default(), Vec::<String>::new());
+    if let Some(found) = found_in_cuts(lives(), Syncing::Real, |_| Cut::Strict).await {
+        found.assert_all_well();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_answered_is_lost_when_unsynced_pages_survive_at_random() {
-    let lost = lost_in_cuts(LIVES, Syncing::Real, |lots| Cut::Torn(lots.u64(..))).await;
-    assert_eq!(lost.unwrap_or_default(), Vec::<String>::new());
+    let how = |lots: &mut fastrand::Rng| Cut::Torn(lots.u64(..));
+    if let Some(found) = found_in_cuts(lives(), Syncing::Real, how).await {
+        found.assert_all_well();
+    }
 }
 
 /// The control: were this green, the two above would prove nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_sync_is_caught() {
-    if let Some(lost) = lost_in_cuts(1, Syncing::Pretended, |_| Cut::Strict).await {
-        assert!(!lost.is_empty(), "ten cuts found nothing lost without any sync");
+    if let Some(found) = found_in_cuts(1, Syncing::Pretended, |_| Cut::Strict).await {
+        found.assert_lost();
     }
 }
 
+/// Whether the server syncs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Syncing {
     Real,
     Pretended,
 }
 
-/// Contents of 1, 32 and 512 KiB, half of them for a provider that is away.
-fn sized(n: usize) -> Value {
-    let kib = [1, 1, 1, 32, 1, 32, 1, 512][n % 8];
-    let line = format!("This is line of post {n:06}, and there are more of its kind.\r\n");
-    let text = line.repeat(kib * 1024 / line.len()).trim_end().to_owned();
-    let to = if n % 10 == 9 { "no" } else { "ok" };
-    let provider = if n.is_multiple_of(2) { "open" } else { "shut" };
-    json!({"recipients": [format!("{to}-{n}@example.com")], "text": text, "mailProvider": provider})
+impl Syncing {
+    fn at(self, home: Home) -> Home {
+        match self {
+            Self::Real => home,
+            Self::Pretended => home.env("BREAKGLASS_MAILER_TEST_NO_SYNC", "1"),
+        }
+    }
 }
 
-fn refuses_no() -> Sink {
-    Sink::with(|moment| match moment {
-        Moment::Recipient(to) if to.starts_with("no-") => Act::Say("550 5.1.1 no such user"),
-        _ => Act::Accept,
-    })
-}
-
-/// What was found missing, over all cuts; `None` when this machine cannot cut.
-async fn lost_in_cuts(
+/// What was found after all cuts; `None` when this machine cannot cut.
+async fn found_in_cuts(
     lives_count: usize,
     syncing: Syncing,
     how: fn(&mut fastrand::Rng) -> Cut,
-) -> Option<Vec<String>> {
+) -> Option<Found> {
     if !need("fuse") {
         return None;
     }
     let mut lots = lots();
-    let mut lost = Vec::new();
+    let mut found = Found::default();
     for life in 0..lives_count {
-        let live = refuses_no();
-        let mut away = Sink::start();
-        away.close().await;
+        let peers = Peers::start().await;
         let mountpoint = tempfile::tempdir().expect("a temporary folder");
         let volume = CrashFs::mount(mountpoint.path());
-        let providers = [Provider::plain("open", live.port), Provider::plain("shut", away.port)];
-        let mut home = Home::at(mountpoint.path().to_owned(), &providers);
-        if syncing == Syncing::Pretended {
-            home = home.env("BREAKGLASS_MAILER_TEST_NO_SYNC", "1");
-        }
-        let app = home.start().await;
-        let load = Load::start(8, sized);
-        load.serve(Some(app.client.clone()));
+        // Folders that the server makes itself: their names must be safe too.
+        let below = Path::new("breakglass/mailer");
+        let home = Home::at(mountpoint.path().join(below), &peers.providers());
+        let app = syncing.at(home).start().await;
+        let mut busy = Busy::start(&app, &peers);
         for cut_no in 0..CUTS_PER_LIFE {
-            let goal = load.ended_count() + lots.usize(1..20);
-            load.allow(25);
-            eventually("enough posts have ended", async || {
-                (load.ended_count() >= goal).then_some(())
-            })
-            .await;
-            // First the ledger, then the cut: whatever the ledger holds was answered before.
-            let posts = load.posts();
-            let image = volume.cut(how(&mut lots));
+            let how = how(&mut lots);
+            let (posts, image) = busy.cut(&volume, how, &mut lots).await;
+            let cut = format!("life {life}, cut {cut_no}, {how:?}");
             let folder = tempfile::tempdir().expect("a temporary folder");
-            image.write(folder.path()).expect("write the image");
-            let found = lost_after(folder.path().to_owned(), &posts, &live.letters()).await;
-            lost.extend(found.into_iter().map(|what| format!("life {life}, cut {cut_no}: {what}")));
+            let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+            for copy in [&first, &second] {
+                image.write(copy).expect("write the image");
+            }
+            let open = || owed::opened(&first.join(below), &posts, &busy.sent);
+            found.add(&cut, tokio::task::block_in_place(open));
+            found.add(&cut, owed::served(second.join(below), &[], &posts, &busy.sent).await);
         }
-        load.finish().await;
+        busy.finish().await;
     }
-    Some(lost)
-}
-
-/// Starts a server on what a cut left, with every provider reachable again, and holds the ledger
-/// against what it knows and what it sends.
-async fn lost_after(data: std::path::PathBuf, posts: &[Post], before: &[Letter]) -> Vec<String> {
-    let sink = refuses_no();
-    let providers = [Provider::plain("open", sink.port), Provider::plain("shut", sink.port)];
-    let home = Home::at(data, &providers);
-    let app = match home.try_start().await {
-        Ok(app) => app,
-        Err(refusal) => return vec![format!("{}: {}", refusal.status, refusal.log)],
-    };
-    app.drained().await;
-    let letters = sink.letters();
-    let sent = texts(before.iter().chain(letters.iter()));
-    let mut lost = Vec::new();
-    for post in posts {
-        let Some((id, jobs)) = post.accepted() else { continue };
-        let states = states(&app, id).await;
-        for (to, job) in jobs {
-            let fault = match states.get(job).map(String::as_str) {
-                Some("dead") => None,
-                Some("delivered") => match sent.get(&(&*post.token, &**to)) {
-                    Some(texts) if texts.iter().all(|text| post.body["text"] == **text) => None,
-                    Some(_) => Some("was sent with another content"),
-                    None => Some("is said to be delivered and was not"),
-                },
-                Some(_) => Some("is neither delivered nor dead"),
-                None => Some("is gone"),
-            };
-            lost.extend(fault.map(|fault| format!("{} to {to} {fault}", post.token)));
-        }
-    }
-    lost
-}
-
-/// The states of a notification's jobs by their ids; empty when it is unknown.
-async fn states(app: &App, id: &str) -> BTreeMap<String, String> {
-    let path = format!("/notifications/{id}");
-    let answer = app.client.call(hyper::Method::GET, &path, &[], None).await.expect("an answer");
-    if answer.status == 404 {
-        return BTreeMap::new();
-    }
-    let text = |value: &Value| value.as_str().expect("a string").to_owned();
-    let notification = answer.json();
-    let jobs = notification["jobs"].as_array().expect("jobs").iter();
-    jobs.map(|job| (text(&job["id"]), text(&job["state"]))).collect()
-}
-
-/// The plain texts that arrived, by subject and recipient.
-fn texts<'a>(
-    letters: impl Iterator<Item = &'a Letter>,
-) -> BTreeMap<(&'a str, &'a str), BTreeSet<String>> {
-    let mut texts: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
-    for letter in letters {
-        let message = MessageParser::new().parse(&**letter.bytes).expect("a message");
-        // A line end at the very end is the mail format's, not the content's.
-        let text = message.body_text(0).expect("a text").trim_end().to_owned();
-        texts.entry((&*letter.subject, &*letter.recipient)).or_default().insert(text);
-    }
-    texts
+    Some(found)
 }
 
 /// The instrument itself, with a writer whose syncs are known.

@@ -87,6 +87,25 @@ async fn an_end_torn_in_a_content_was_never_accepted_and_its_key_is_free() {
 }
 
 #[tokio::test]
+async fn a_first_start_cut_short_before_its_journal_began_is_begun_again() {
+    for bytes in [0, 36] {
+        let disk = Disk::new();
+        fs::create_dir(disk.path().join("journal")).expect("a folder");
+        let segment = disk.path().join("journal/0000000001.seg");
+        fs::write(segment, vec![0; bytes]).expect("a write");
+        let (store, opened) = disk.open();
+        assert!(opened.created);
+        assert_eq!(opened.damage, vec![]);
+        let (kept, change) = accept(1, 1);
+        store.commit(vec![change]).await.expect("a commit");
+        store.close().expect("a clean end");
+        drop(store);
+        let (again, _) = disk.open();
+        assert!(again.notification(kept.id).expect("a read").is_some());
+    }
+}
+
+#[tokio::test]
 async fn damage_in_the_middle_of_a_batch_costs_nothing_behind_it() {
     let disk = Disk::new();
     let (store, _) = disk.open();

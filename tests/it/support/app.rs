@@ -65,7 +65,7 @@ impl Home {
     }
 
     /// A command in front of the server's own, which must become the server by `exec`.
-    pub fn under(mut self, command: &[&str]) -> Self {
+    pub fn under(mut self, command: &[impl ToString]) -> Self {
         self.under.extend(command.iter().map(ToString::to_string));
         self
     }

@@ -1,7 +1,8 @@
 //! The disk in memory, mounted: what programs do to it and when they sync is known.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,16 @@ const FOREVER: Duration = Duration::from_secs(3600);
 /// The mounted file system. Unmounted when dropped.
 pub struct CrashFs {
     disk: Arc<Mutex<Disk>>,
+    mountpoint: PathBuf,
     _session: BackgroundSession,
+}
+
+impl Drop for CrashFs {
+    fn drop(&mut self) {
+        // The kernel may hold a file of it a little longer, as the disk of a loop device: what is
+        // detached so goes with the last of them. The session tries again, in vain.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.mountpoint).output();
+    }
 }
 
 impl CrashFs {
@@ -34,7 +44,7 @@ impl CrashFs {
         config.mount_options = vec![MountOption::FSName("crashfs".into())];
         let session = fuser::spawn_mount(Fuse(Arc::clone(&disk)), mountpoint, &config)
             .expect("mount a FUSE file system");
-        Self { disk, _session: session }
+        Self { disk, mountpoint: mountpoint.to_owned(), _session: session }
     }
 
     /// What a power cut at this moment leaves. Programs go on without notice.
@@ -139,8 +149,7 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let data =
-            self.with(|disk| disk.read(id, offset as usize, size as usize).map(<[u8]>::to_vec));
+        let data = self.with(|disk| disk.read(id, offset as usize, size as usize));
         answer!(reply, data, data => reply.data(&data));
     }
 

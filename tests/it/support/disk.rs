@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 
 use super::image::Image;
+use super::sparse::Sparse;
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -22,6 +23,8 @@ pub enum Cut {
     Strict,
     /// Of what was not synced any part is there: each sector, each length, each folder's names.
     Torn(u64),
+    /// It does not go: everything is there.
+    Never,
 }
 
 const ROOT: u64 = INodeNo::ROOT.0;
@@ -29,11 +32,11 @@ const ROOT: u64 = INodeNo::ROOT.0;
 /// The entries of a folder when it was opened.
 pub type Listing = Vec<(u64, FileType, OsString)>;
 
-type Names = BTreeMap<OsString, u64>;
+pub type Names = BTreeMap<OsString, u64>;
 
 pub enum Node {
     Folder { now: Names, synced: Names },
-    File { now: Vec<u8>, synced: Vec<u8>, dirty: BTreeSet<usize> },
+    File { now: Sparse, synced: Sparse, dirty: BTreeSet<usize> },
 }
 
 impl Node {
@@ -44,8 +47,14 @@ impl Node {
 
     /// An empty file.
     pub fn file() -> Self {
-        Self::File { now: vec![], synced: vec![], dirty: BTreeSet::new() }
+        Self::File { now: Sparse::default(), synced: Sparse::default(), dirty: BTreeSet::new() }
     }
+}
+
+/// What a sync that was begun makes safe when it ends.
+pub enum Pending {
+    Folder(Names),
+    File { len: usize, sectors: Vec<(usize, Vec<u8>)> },
 }
 
 /// See the module.
@@ -63,6 +72,43 @@ impl Disk {
             listings: HashMap::new(),
             next: ROOT,
         }
+    }
+
+    /// One on which all of `image` is safe.
+    ///
+    /// # Panics
+    /// When a file of it lies in no folder.
+    pub fn holding(image: &Image) -> Self {
+        let mut disk = Self::new();
+        for folder in &image.folders {
+            disk.put(folder, Node::folder());
+        }
+        for (path, bytes) in &image.files {
+            let bytes = Sparse::from(&**bytes);
+            let file = Node::File { synced: bytes.clone(), now: bytes, dirty: BTreeSet::new() };
+            disk.put(path, file);
+        }
+        let folders: Vec<u64> = disk.nodes.keys().copied().collect();
+        for id in folders {
+            disk.sync(INodeNo(id)).expect("it is there");
+        }
+        disk
+    }
+
+    fn put(&mut self, path: &Path, node: Node) {
+        let (folder, name) = self.place(path).expect("its folder is there");
+        self.add(folder, &name, node).expect("a folder");
+    }
+
+    /// The folder and the name that a path means.
+    pub fn place(&mut self, path: &Path) -> Result<(INodeNo, OsString), Errno> {
+        let name = path.file_name().ok_or(Errno::EINVAL)?.to_owned();
+        Ok((self.at(path.parent().unwrap_or(Path::new("")))?, name))
+    }
+
+    /// What is at a path.
+    pub fn at(&mut self, path: &Path) -> Result<INodeNo, Errno> {
+        path.iter().try_fold(INodeNo::ROOT, |folder, name| self.find(folder, name).map(INodeNo))
     }
 
     pub fn names(&mut self, folder: INodeNo) -> Result<&mut Names, Errno> {
@@ -116,12 +162,11 @@ impl Disk {
         self.listings.remove(&handle).map(|_| ()).ok_or(Errno::EBADF)
     }
 
-    pub fn read(&self, id: INodeNo, begin: usize, size: usize) -> Result<&[u8], Errno> {
+    pub fn read(&self, id: INodeNo, begin: usize, size: usize) -> Result<Vec<u8>, Errno> {
         let Some(Node::File { now, .. }) = self.nodes.get(&id.0) else {
             return Err(Errno::EISDIR);
         };
-        let begin = begin.min(now.len());
-        Ok(&now[begin..now.len().min(begin + size)])
+        Ok(now.read(begin, size))
     }
 
     pub fn resize(&mut self, id: INodeNo, size: usize) -> Result<(), Errno> {
@@ -130,7 +175,7 @@ impl Disk {
         };
         let (small, large) = (now.len().min(size), now.len().max(size));
         dirty.extend(small / SECTOR..large.div_ceil(SECTOR));
-        now.resize(size, 0);
+        now.resize(size);
         Ok(())
     }
 
@@ -140,22 +185,41 @@ impl Disk {
         };
         let end = begin + data.len();
         dirty.extend(begin.min(now.len()) / SECTOR..end.div_ceil(SECTOR));
-        if now.len() < end {
-            now.resize(end, 0);
-        }
-        now[begin..end].copy_from_slice(data);
+        now.write(begin, data);
         Ok(())
     }
 
     pub fn sync(&mut self, id: INodeNo) -> Result<(), Errno> {
-        match self.nodes.get_mut(&id.0).ok_or(Errno::ENOENT)? {
-            Node::Folder { now, synced } => synced.clone_from(now),
-            Node::File { now, synced, dirty } => {
-                synced.resize(now.len(), 0);
-                for sector in std::mem::take(dirty) {
-                    copy_sector(now, synced, sector);
+        let pending = self.begin_sync(id)?;
+        self.end_sync(id, pending)
+    }
+
+    /// A sync in two steps, for a disk that is looked at between them: nothing is safe before
+    /// `end_sync`, and then what was there at `begin_sync`.
+    pub fn begin_sync(&self, id: INodeNo) -> Result<Pending, Errno> {
+        Ok(match self.nodes.get(&id.0).ok_or(Errno::ENOENT)? {
+            Node::Folder { now, .. } => Pending::Folder(now.clone()),
+            Node::File { now, dirty, .. } => {
+                let sector = |n: &usize| (*n, now.read(n * SECTOR, SECTOR));
+                Pending::File { len: now.len(), sectors: dirty.iter().map(sector).collect() }
+            }
+        })
+    }
+
+    pub fn end_sync(&mut self, id: INodeNo, pending: Pending) -> Result<(), Errno> {
+        match (self.nodes.get_mut(&id.0).ok_or(Errno::ENOENT)?, pending) {
+            (Node::Folder { synced, .. }, Pending::Folder(names)) => *synced = names,
+            (Node::File { now, synced, dirty }, Pending::File { len, sectors }) => {
+                synced.resize(len);
+                for (sector, bytes) in sectors {
+                    synced.write(sector * SECTOR, &bytes);
+                    // It may have been written again meanwhile.
+                    if now.read(sector * SECTOR, SECTOR) == bytes {
+                        dirty.remove(&sector);
+                    }
                 }
             }
+            (Node::Folder { .. } | Node::File { .. }, _) => return Err(Errno::EINVAL),
         }
         Ok(())
     }
@@ -189,15 +253,25 @@ impl Disk {
     pub fn cut(&self, cut: Cut) -> Image {
         let mut image = Image::default();
         let mut lots = match cut {
-            Cut::Strict => None,
-            Cut::Torn(seed) => Some(fastrand::Rng::with_seed(seed)),
+            Cut::Torn(seed) => fastrand::Rng::with_seed(seed),
+            Cut::Strict | Cut::Never => fastrand::Rng::with_seed(0),
         };
-        self.collect(ROOT, &PathBuf::new(), &mut lots, &mut image);
+        let mut survives = || match cut {
+            Cut::Strict => false,
+            Cut::Torn(_) => lots.bool(),
+            Cut::Never => true,
+        };
+        self.collect(ROOT, &PathBuf::new(), &mut survives, &mut image);
         image
     }
 
-    fn collect(&self, id: u64, path: &Path, lots: &mut Option<fastrand::Rng>, image: &mut Image) {
-        let mut survives = || lots.as_mut().is_some_and(fastrand::Rng::bool);
+    fn collect(
+        &self,
+        id: u64,
+        path: &Path,
+        survives: &mut impl FnMut() -> bool,
+        image: &mut Image,
+    ) {
         match &self.nodes[&id] {
             Node::Folder { now, synced } => {
                 let names = if survives() { now } else { synced };
@@ -205,11 +279,11 @@ impl Disk {
                     image.folders.insert(path.to_owned());
                 }
                 for (name, child) in names {
-                    self.collect(*child, &path.join(name), lots, image);
+                    self.collect(*child, &path.join(name), survives, image);
                 }
             }
             Node::File { now, synced, dirty } => {
-                let mut bytes = synced.clone();
+                let mut bytes = synced.to_vec();
                 if survives() {
                     bytes.resize(now.len(), 0);
                 }
@@ -225,10 +299,8 @@ impl Disk {
 }
 
 /// Copies one sector as far as both have it.
-fn copy_sector(from: &[u8], to: &mut [u8], sector: usize) {
-    let begin = sector * SECTOR;
-    let end = (begin + SECTOR).min(from.len()).min(to.len());
-    if begin < end {
-        to[begin..end].copy_from_slice(&from[begin..end]);
-    }
+fn copy_sector(from: &Sparse, to: &mut [u8], sector: usize) {
+    let begin = (sector * SECTOR).min(to.len());
+    let bytes = from.read(begin, SECTOR.min(to.len() - begin));
+    to[begin..begin + bytes.len()].copy_from_slice(&bytes);
 }

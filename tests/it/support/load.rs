@@ -99,6 +99,12 @@ impl Load {
         Self { shared, server, callers }
     }
 
+    /// The number of the first post; to be said before the first is allowed.
+    pub fn beginning_with(self, n: usize) -> Self {
+        self.shared.next.store(n, Ordering::Relaxed);
+        self
+    }
+
     /// Allows this many more posts.
     pub fn allow(&self, posts_count: usize) {
         self.shared.allowed_count.fetch_add(posts_count, Ordering::SeqCst);

@@ -20,8 +20,12 @@ pub mod operator;
 pub mod oracle;
 pub mod peer;
 pub mod provider;
+pub mod replay;
 pub mod sink;
 pub mod smtp;
+pub mod sparse;
+pub mod trace;
+pub mod volume;
 pub mod wait;
 
 use std::ffi::OsString;
@@ -94,6 +98,11 @@ fn has(thing: &str) -> bool {
         }
         "helm" => Command::new("helm").env("PATH", helm_path()).arg("version").output().is_ok(),
         "ipv6" => std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok(),
+        "loop" => {
+            let tools = ["/usr/sbin/losetup", "/usr/sbin/mkfs.ext4", "/usr/sbin/mkfs.xfs"];
+            let free = || Command::new("/usr/sbin/losetup").arg("--find").output();
+            root && there(&tools) && free().is_ok_and(|found| found.status.success())
+        }
         // Below 1024, so that it can be 465.
         "low port" => root,
         "haraka" | "maildev" => cached(thing) && cached("node"),
