@@ -1,12 +1,19 @@
 //! How the index takes a record that carries a notification forward: while the store is open, and
 //! when the index is made again, where such a record may come after changes that are newer.
+//!
+//! Such a record may still carry what was forgotten just before it was written. The record of that
+//! may lie in an older segment, and go with it, and then nothing would tell any more. So what it
+//! carries in vain is noted, and forgotten once more behind it before the next segment is freed.
 
 use std::collections::{HashMap, HashSet};
 
 use super::index::{Index, ended_at};
 use super::journal::Location;
-use super::rows::{Applied, JobRow, NotificationRow, attempt_key, insert, pair, put, remove};
-use crate::migrations::latest::{self, Id};
+use super::rows::{
+    Applied, JobRow, NotificationRow, attempt_key, broken, insert, outlived, outlived_key, pair,
+    put, remove,
+};
+use crate::migrations::latest::{self, Id, Record};
 
 /// What a replay from the beginning must remember: records that come before the one that carries
 /// their notification forward, whose own beginning went with an old segment.
@@ -27,6 +34,7 @@ impl Index {
         let latest::Carried { as_of, notification, key, jobs } = carried;
         let id = &notification.id;
         let known = self.notification(id)?;
+        self.note_outlived(carried, known.as_ref(), replay.as_deref())?;
         let Some(replay) = replay else {
             return self.carried_live(carried, known, location);
         };
@@ -87,6 +95,39 @@ impl Index {
         self.leave(&row)?;
         self.remember(&row.notification, row.key.as_ref(), location)?;
         Ok(if location.content_bytes == 0 { Some(id) } else { self.release(&id)? })
+    }
+
+    /// Notes what the record carries although it was forgotten before.
+    fn note_outlived(
+        &self,
+        carried: &latest::Carried,
+        known: Option<&NotificationRow>,
+        replay: Option<&Replay>,
+    ) -> Applied<()> {
+        let id = &carried.notification.id;
+        for latest::CarriedJob { job, .. } in &carried.jobs {
+            let is_forgotten = match replay {
+                Some(replay) => replay.forgotten_jobs.contains(job),
+                None => self.job(job)?.is_none(),
+            };
+            if is_forgotten {
+                insert(&self.outlived, &outlived_key(&Record::JobForgotten(*job)), &[])?;
+            }
+        }
+        let is_forgotten = match replay {
+            Some(replay) => replay.forgotten_keys.contains(id),
+            None => known.is_none_or(|row| row.key.is_none()),
+        };
+        if carried.key.is_some() && is_forgotten {
+            insert(&self.outlived, &outlived_key(&Record::KeyForgotten(*id)), &[])?;
+        }
+        Ok(())
+    }
+
+    /// The records that forget once more what records behind the first ones still carry.
+    pub(super) fn outlived(&self, limit: usize) -> Applied<Vec<Record>> {
+        let keys = self.outlived.iter().keys().take(limit);
+        keys.map(|key| outlived(&key.map_err(broken)?)).collect()
     }
 
     /// Whether something of the notification changed after what the record holds of it. While its
