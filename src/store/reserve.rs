@@ -2,8 +2,8 @@
 //!
 //! On a volume that somebody filled to its last byte nothing could be recorded of the mail that goes
 //! out, so it would have to stay, or be sent again after a restart. The file goes when the volume is
-//! full at a start, or when a record finds no room, and comes back when there is room again: first
-//! the reserve, then the index, then new mail.
+//! full at a start, or when a record finds no room, and comes back when there is plenty again. New
+//! mail waits for that.
 //!
 //! It is for the journal alone. The index takes many times what is queued and cannot be given a
 //! bound, so on a full volume there is none: delivery needs only the journal and memory.
@@ -19,9 +19,9 @@ use rustix::io::Errno;
 
 use super::journal::{RESERVE_BYTES, sync_folder};
 
-/// The length of the file: enough for what becomes of about 20,000 jobs.
-pub(super) const HELD_BYTES: u64 = 8 << 20;
-/// With less room than this beside all reserves an index is not begun.
+/// The length of the file: enough for what becomes of about 7,000 jobs.
+const HELD_BYTES: u64 = 4 << 20;
+/// With less room than this beside what is for records an index is not begun.
 const INDEX_BYTES_MIN: u64 = 4 << 20;
 
 /// See the module.
@@ -55,7 +55,8 @@ impl Reserve {
 
     /// Whether there is room to begin an index.
     pub(super) fn has_room_for_index(&self) -> bool {
-        self.wanted(RESERVE_BYTES + INDEX_BYTES_MIN) <= self.room()
+        // Not the file, too: on a small volume room is made by freeing segments, which needs an index.
+        RESERVE_BYTES + INDEX_BYTES_MIN <= self.room()
     }
 
     /// Whether an index that is being made leaves the journal its room.

@@ -395,6 +395,20 @@ async fn a_store_that_version_0_1_0_left_after_a_crash_still_opens_and_goes_on()
     }
 }
 
+#[test]
+fn a_first_start_that_was_cut_short_is_begun_anew() {
+    for left in [0, 20, 36] {
+        let disk = Disk::new();
+        fs::create_dir(disk.path().join("journal")).expect("a folder");
+        fs::write(disk.path().join("journal/0000000001.seg"), vec![0; left]).expect("a segment");
+        let (store, opened) = disk.open();
+        assert_eq!((opened.created, opened.damage), (true, vec![]), "{left} bytes");
+        store.close().expect("a clean end");
+        drop(store);
+        assert!(!disk.open().1.created);
+    }
+}
+
 #[tokio::test]
 async fn whatever_a_newer_version_wrote_is_refused_and_left_as_it_is() {
     let disk = Disk::new();
