@@ -103,9 +103,18 @@ pub(super) fn open_whole(folder: &Path) -> Result<(Index, HashMap<Id, Location>)
 
 /// Takes away an index that nobody reads any more, and its files.
 pub(super) fn discard(index: Index, folder: &Path) {
-    // It writes what it still has, which may fail, too.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(index)));
+    let_go(index);
     remove_files(folder);
+}
+
+/// Ends an index: it writes what it still has, and panics when that fails.
+pub(super) fn let_go(index: Index) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(index)));
+}
+
+/// Writes everything out. Without it, the next start makes the index again.
+pub(super) fn close(index: Index) -> Result<(), String> {
+    guarded(|| index.close())
 }
 
 fn remove_files(folder: &Path) {

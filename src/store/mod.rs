@@ -55,6 +55,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::queue::store::StoreError;
+
 pub use backup::{BackupError, backup, restore};
 pub use open_error::OpenError;
 pub use recover::Damage;
@@ -141,15 +143,22 @@ impl DiskStore {
         let Found { store, created, end, mut segments, damage, .. } = found;
 
         let journal = folder.join("journal");
-        let opened = |error| OpenError::io("open", &journal, &error);
-        let mut writer =
-            Writer::open(&journal, store, end, options.segment_bytes_max, reserve.clone())
-                .map_err(opened)?;
         let damaged_through = if damage.is_empty() { 0 } else { end.segment };
-        if damaged_through > 0 {
-            // What can be read of the damaged segments is carried out of them.
-            segments.push(writer.begin_segment().map_err(opened)?);
-        }
+        let begun = Writer::open(&journal, store, end, options.segment_bytes_max, reserve.clone())
+            .and_then(|mut writer| {
+                if damaged_through > 0 {
+                    // What can be read of the damaged segments is carried out of them.
+                    segments.push(writer.begin_segment()?);
+                }
+                Ok(writer)
+            });
+        let writer = match begun {
+            Ok(writer) => writer,
+            Err(error) => {
+                basis.let_go();
+                return Err(OpenError::io("open", &journal, &error));
+            }
+        };
         reserve.hold();
         let (requests, appends) = channel();
         let (batches, followed) = sync_channel(BATCHES_BEHIND_MAX);
@@ -220,7 +229,7 @@ impl DiskStore {
         let index = self.shared.take_index();
         let whole = self.shared.progress.applied() == end.sequence;
         let Some(index) = index.and_then(Arc::into_inner).filter(|_| whole) else { return Ok(()) };
-        index.close()?;
+        make::close(index).map_err(StoreError::Stopped)?;
         let folder = &self.shared.folder;
         let files = checksums(&folder.join("index"))
             .map_err(|error| OpenError::io("read", &folder.join("index"), &error))?;

@@ -17,6 +17,7 @@ use super::Options;
 use super::codec::Encoded;
 use super::index::Index;
 use super::journal::{Append, Listener, Location, Written, segment_path};
+use super::make::let_go;
 use super::progress::Progress;
 use super::reserve::Reserve;
 use super::rows::JobRow;
@@ -64,6 +65,15 @@ pub(super) enum Basis {
         /// Why there is no index.
         why: String,
     },
+}
+
+impl Basis {
+    /// Ends it unused.
+    pub(super) fn let_go(self) {
+        if let Self::Index(index, _) = self {
+            let_go(index);
+        }
+    }
 }
 
 impl Shared {
