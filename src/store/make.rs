@@ -76,7 +76,7 @@ impl<'a> Making<'a> {
             Err(why) => Err(why.clone()),
         };
         match finished {
-            Ok(contents) => self.index.map(|index| (index, contents)),
+            Ok(contents) => self.take().map(|index| (index, contents)),
             Err(why) => {
                 self.fail(why.clone());
                 Err(why)
@@ -88,6 +88,19 @@ impl<'a> Making<'a> {
     pub(super) fn fail(&mut self, why: String) {
         if let Ok(index) = std::mem::replace(&mut self.index, Err(why)) {
             discard(index, &self.folder);
+        }
+    }
+
+    fn take(&mut self) -> Result<Index, String> {
+        std::mem::replace(&mut self.index, Err("it was taken".to_owned()))
+    }
+}
+
+impl Drop for Making<'_> {
+    /// The start was given up for another reason.
+    fn drop(&mut self) {
+        if let Ok(index) = self.take() {
+            let_go(index);
         }
     }
 }

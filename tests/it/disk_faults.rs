@@ -146,7 +146,12 @@ async fn one_trial(volume: &CrashFs, folder: &Path, fault: Fault) -> (usize, Vec
         let _ = store.close();
     }
     let counted = volume.faults().disarm();
-    let (store, opened) = match open(folder) {
+    // A process that another test starts holds the lock, too, until it has become another program.
+    let opened = eventually("nobody holds the folder", async || match open(folder) {
+        Err(OpenError::InUse { .. }) => None,
+        opened => Some(opened),
+    });
+    let (store, opened) = match opened.await {
         Ok(opened) => opened,
         Err(error) => return (counted, vec![format!("it does not open again: {error}")]),
     };
