@@ -160,3 +160,80 @@ impl Index {
         if carried.key.is_none() { self.remove_key(row) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrations::latest::{Accepted, Carried, CarriedJob, Notification};
+    use crate::store::index::fresh;
+    use crate::store::journal::Written;
+
+    fn written(sequence: u64, record: Record) -> Written {
+        let location = Location {
+            segment: sequence,
+            offset: 0,
+            record_bytes: 100,
+            content_bytes: 0,
+            checksum: 0,
+            schema: 1,
+        };
+        Written { sequence, record, location }
+    }
+
+    /// An index of these records, as it is while they come or as it is made again from them.
+    fn index_of(records: &[Written], is_made_again: bool) -> (tempfile::TempDir, Index) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let index = Index::open(folder.path()).expect("an index");
+        let mut replay = Replay::default();
+        for record in records {
+            index.apply(record, is_made_again.then_some(&mut replay)).expect("applied");
+        }
+        (folder, index)
+    }
+
+    #[test]
+    fn what_is_carried_although_it_was_forgotten_just_before_is_forgotten_once_more() {
+        let (id, job) = ([1; 16], [2; 16]);
+        let notification = Notification {
+            id,
+            subject: "s".to_owned(),
+            accepted_at: 5,
+            expires_at: None,
+            chain: vec!["a".to_owned()],
+            warnings: Vec::new(),
+            jobs: vec![(job, "ada@example.com".to_owned())],
+        };
+        let progress = latest::Progress {
+            state: latest::State::Delivered { at: 6 },
+            ..fresh(&notification, 99)
+        };
+        let carried = Carried {
+            as_of: 1,
+            notification: notification.clone(),
+            key: None,
+            jobs: vec![CarriedJob { job, progress, attempts: Vec::new() }],
+        };
+        let accepted = Accepted { notification, deadline: 99, key: None };
+        let records = [
+            written(1, Record::Accepted(accepted)),
+            written(2, Record::JobForgotten(job)),
+            written(3, Record::Carried(carried)),
+        ];
+        // Without the segment that forgets it, it would be back.
+        let (_folder, index) = index_of(&records[2..], true);
+        assert!(index.job(&job).expect("a read").is_some());
+
+        for is_made_again in [false, true] {
+            let (_folder, index) = index_of(&records, is_made_again);
+            assert!(index.job(&job).expect("a read").is_none());
+            let again = index.outlived(10).expect("a read");
+            assert_eq!(again, [Record::JobForgotten(job)]);
+            // What is written of it then settles the matter.
+            index.apply(&written(4, again[0].clone()), None).expect("applied");
+            assert_eq!(index.outlived(10).expect("a read"), []);
+        }
+        let forgotten = written(4, Record::JobForgotten(job));
+        let (_folder, index) = index_of(&[records[2].clone(), forgotten], true);
+        assert!(index.job(&job).expect("a read").is_none());
+    }
+}
