@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -169,6 +169,7 @@ impl App {
         let (store, opened) = DiskStore::open(options)?;
         report(folder, &opened);
         metrics.damaged(opened.damage.len());
+        metrics.store_created(opened.created);
         let queue = Queue::open(store.clone(), clock, Ids::random(), policy.max_age)?;
         let intervals = HealthIntervals {
             healthy: policy.health_interval,
@@ -237,24 +238,28 @@ impl App {
         tokio::select! {
             signal = stop_signal() => tracing::info!("stopping after {}", signal?),
             () = known => {}
-            stopped = store_stopped.wait_for(Option::is_some) => {
-                let why = stopped.ok().and_then(|why| why.clone()).unwrap_or_default();
-                bail!("the store has stopped, restart to read the truth from disk: {why}");
-            }
+            why = stop_of(&mut store_stopped) => return Err(why),
         }
         is_ready.send_replace(false);
         self.queue.stop_accepting();
         self.stop.cancel();
-        let in_time = tokio::select! {
-            in_time = delivering.finish(self.policy.shutdown_grace) => in_time,
-            signal = stop_signal() => { signal?; false }
+        let wind_down = async {
+            let in_time = tokio::select! {
+                in_time = delivering.finish(self.policy.shutdown_grace) => in_time,
+                signal = stop_signal() => { signal?; false }
+            };
+            if !in_time {
+                tracing::warn!("sends under way were cut short; their jobs stay queued");
+            }
+            self.closing.cancel();
+            // An answer that hangs is the client's doing; what it asked for is on disk or refused.
+            let _ = timeout(ANSWERS_TIME_MAX, answering).await;
+            anyhow::Ok(())
         };
-        if !in_time {
-            tracing::warn!("sends under way were cut short; their jobs stay queued");
+        tokio::select! {
+            done = wind_down => done?,
+            why = stop_of(&mut store_stopped) => return Err(why),
         }
-        self.closing.cancel();
-        // An answer that hangs is the client's doing; what it asked for is on disk or refused.
-        let _ = timeout(ANSWERS_TIME_MAX, answering).await;
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || store.close())
             .await
@@ -264,6 +269,14 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Returns when the store has stopped for good: then what is not answered must stay so, because
+/// nobody knows whether it is on the disk.
+async fn stop_of(stopped: &mut watch::Receiver<Option<String>>) -> anyhow::Error {
+    let why = stopped.wait_for(Option::is_some).await;
+    let why = why.ok().and_then(|why| why.clone()).unwrap_or_default();
+    anyhow!("the store has stopped, restart to read the truth from disk: {why}")
 }
 
 /// Tells what was found in the data folder, so that nobody takes a new one for the old one.

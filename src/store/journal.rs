@@ -3,12 +3,15 @@
 //! The thread takes all commits that wait, writes them as one batch, syncs once and answers them
 //! all. A frame is acknowledged only after the sync that covers it. A write that finds no room is
 //! undone, and the next one may succeed; any other failure stops the journal for good, because what
-//! a failed sync left behind is unknown (see "PostgreSQL fsync" 2018: a repeated one may lie). Such
-//! commits are not answered, neither yes nor no: after a restart some of them may be there.
+//! a failed sync left behind is unknown (see "PostgreSQL fsync" 2018: a repeated one may lie).
+//!
+//! What may or may not be on the disk then is not answered at all: after a refusal it would have to
+//! be gone, and the next start may find it. Whoever waits learns of it from the end of the process.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::codec::{Encoded, array};
+use super::reserve::Reserve;
 use crate::migrations::{SCHEMA, latest};
 use crate::queue::store::StoreError;
 
@@ -89,16 +93,17 @@ pub(super) struct Writer {
     end: End,
     is_short: bool,
     stopped: Option<String>,
-    /// Commits that may or may not be on the disk: dropping one would be an answer.
-    in_doubt: Vec<Append>,
+    reserve: Arc<Reserve>,
+    /// Commits of which nobody knows whether they are on the disk.
+    unanswered: Vec<oneshot::Sender<Result<(), StoreError>>>,
 }
 
-/// Why a batch is not on stable storage.
+/// Why a batch was not written.
 enum Failure {
-    /// Nothing of it is in the file.
-    Undone(StoreError),
-    /// All, some or nothing of it may be there when the file is read next.
-    InDoubt(String),
+    /// Nothing of it is in the journal; the reason is for whoever waits.
+    Refused(StoreError),
+    /// It may or may not be found by the next start; says why.
+    Unknown(String),
 }
 
 /// The path of a segment.
@@ -177,6 +182,7 @@ impl Writer {
         store: Uuid,
         end: End,
         segment_bytes_max: u64,
+        reserve: Arc<Reserve>,
     ) -> io::Result<Self> {
         let path = segment_path(folder, end.segment);
         let mut file = OpenOptions::new().write(true).open(path)?;
@@ -186,15 +192,17 @@ impl Writer {
         }
         file.seek(SeekFrom::End(0))?;
         let folder = folder.to_owned();
+        let (is_short, stopped, unanswered) = (false, None, Vec::new());
         Ok(Self {
             folder,
             store,
             segment_bytes_max,
             file,
             end,
-            is_short: false,
-            stopped: None,
-            in_doubt: Vec::new(),
+            is_short,
+            stopped,
+            reserve,
+            unanswered,
         })
     }
 
@@ -229,7 +237,11 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        match self.write(&batch, listener) {
+        let mut written = self.write(&batch, listener);
+        if matches!(written, Err(Failure::Refused(StoreError::NoSpace))) && self.reserve.release() {
+            written = self.write(&batch, listener);
+        }
+        match written {
             Ok(places) => {
                 let jobs_count = batch.iter().map(|append| append.jobs_count).sum();
                 listener.committed(begin.elapsed(), jobs_count);
@@ -243,16 +255,25 @@ impl Writer {
                     let _ = done.send(Ok(()));
                 }
             }
-            Err(Failure::Undone(error)) => {
+            Err(Failure::Refused(error)) => {
                 for append in batch {
                     let _ = append.done.send(Err(error.clone()));
                 }
+                if let StoreError::Stopped(why) = &error {
+                    self.stop(why, listener);
+                }
             }
-            Err(Failure::InDoubt(why)) => {
-                self.in_doubt.extend(batch);
-                listener.stopped(&why);
-                self.stopped = Some(why);
+            Err(Failure::Unknown(why)) => {
+                self.unanswered.extend(batch.into_iter().map(|append| append.done));
+                self.stop(&why, listener);
             }
+        }
+    }
+
+    fn stop(&mut self, why: &str, listener: &mut dyn Listener) {
+        if self.stopped.is_none() {
+            self.stopped = Some(why.to_owned());
+            listener.stopped(why);
         }
     }
 
@@ -263,15 +284,18 @@ impl Writer {
         listener: &mut dyn Listener,
     ) -> Result<Vec<(u64, Location)>, Failure> {
         if let Some(why) = &self.stopped {
-            return Err(Failure::Undone(StoreError::Stopped(why.clone())));
+            return Err(Failure::Refused(StoreError::Stopped(why.clone())));
         }
         if self.end.bytes >= self.segment_bytes_max {
             match self.begin_segment() {
                 Ok((segment, bytes)) => listener.began(segment, bytes),
                 Err(error) if is_no_space(&error) => {
-                    return Err(Failure::Undone(StoreError::NoSpace));
+                    return Err(Failure::Refused(StoreError::NoSpace));
                 }
-                Err(error) => return Err(in_doubt("begin a segment after", &self.path(), &error)),
+                Err(error) => {
+                    let why = what_failed("begin a segment after", &self.path(), &error);
+                    return Err(Failure::Refused(StoreError::Stopped(why)));
+                }
             }
         }
         let mut buffer = Vec::with_capacity(batch.iter().map(append_bytes).sum());
@@ -287,26 +311,30 @@ impl Writer {
             return Err(self.undo(&error));
         }
         if let Err(error) = sync_data(&self.file) {
-            return Err(in_doubt("sync", &self.path(), &error));
+            return Err(Failure::Unknown(what_failed("sync", &self.path(), &error)));
         }
         self.end.bytes += buffer.len() as u64;
         self.end.sequence = sequence;
         Ok(places)
     }
 
-    /// After a write without room the file is cut back to what was acknowledged.
+    /// After a failed write the file is cut back to what was acknowledged.
     fn undo(&mut self, error: &io::Error) -> Failure {
-        if !is_no_space(error) {
-            return in_doubt("write", &self.path(), error);
-        }
         let cut = self
             .file
             .set_len(self.end.bytes)
             .and_then(|()| self.file.seek(SeekFrom::End(0)))
             .and_then(|_| self.file.sync_all());
         match cut {
-            Ok(()) => Failure::Undone(StoreError::NoSpace),
-            Err(error) => in_doubt("truncate", &self.path(), &error),
+            Ok(()) if is_no_space(error) => Failure::Refused(StoreError::NoSpace),
+            Ok(()) => {
+                let why = what_failed("write", &self.path(), error);
+                Failure::Refused(StoreError::Stopped(why))
+            }
+            Err(cut) => {
+                let why = what_failed("write", &self.path(), error);
+                Failure::Unknown(format!("{why}; nor can it be undone: {cut}"))
+            }
         }
     }
 
@@ -321,12 +349,9 @@ impl Writer {
 
     /// Whether so many bytes of new mail may come in; says when that changes.
     fn has_room(&mut self, bytes: u64, listener: &mut dyn Listener) -> bool {
-        // A file system that cannot tell is asked by writing.
-        let room = rustix::fs::fstatvfs(&self.file)
-            .map_or(u64::MAX, |volume| volume.f_bavail.saturating_mul(volume.f_frsize));
         // Back only when there is clearly more, so that it does not change with every batch.
         let wanted = if self.is_short { 2 * RESERVE_BYTES } else { RESERVE_BYTES };
-        let is_short = room < wanted + bytes;
+        let is_short = self.reserve.room() < self.reserve.wanted(wanted + bytes);
         let folder = self.folder.display().to_string();
         match (self.is_short, is_short) {
             (false, true) => {
@@ -341,7 +366,10 @@ impl Writer {
                     listener.began(segment, bytes);
                 }
             }
-            (true, false) => tracing::info!(folder, "the volume has room again"),
+            (true, false) => {
+                self.reserve.hold();
+                tracing::info!(folder, "the volume has room again");
+            }
             (true, true) | (false, false) => return !is_short,
         }
         self.is_short = is_short;
@@ -358,10 +386,10 @@ fn append_bytes(append: &Append) -> usize {
     append.records.iter().map(|(_, encoded)| encoded.frame_bytes()).sum()
 }
 
-fn is_no_space(error: &io::Error) -> bool {
+pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn in_doubt(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::InDoubt(format!("cannot {what} {}: {error}", path.display()))
+fn what_failed(what: &str, path: &Path, error: &io::Error) -> String {
+    format!("cannot {what} {}: {error}", path.display())
 }
