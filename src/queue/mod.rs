@@ -60,6 +60,8 @@ struct State {
     answering: HashMap<String, [u8; 32]>,
     ids: Ids,
     stopping: bool,
+    /// The store takes no more records: no outcome of an attempt could be kept.
+    store_stopped: bool,
 }
 
 struct Slot {
@@ -149,6 +151,7 @@ impl Queue {
     }
 
     /// Takes the job of this lane whose turn it is, among those that are due and that `may` admits.
+    /// Nothing any more once the store has stopped: what became of an attempt would not be known.
     pub fn claim(
         self: &Arc<Self>,
         provider: &ProviderName,
@@ -156,7 +159,7 @@ impl Queue {
     ) -> Option<Claim> {
         let now = self.clock.now();
         let mut state = self.lock();
-        let State { lanes, jobs, .. } = &mut *state;
+        let State { lanes, jobs, store_stopped: false, .. } = &mut *state else { return None };
         let lane = lanes.get_mut(provider)?;
         let id = lane.next(now, |id| jobs.get(&id).is_some_and(|slot| may(&slot.job)))?;
         let job = state.take(id, Hold::Attempt)?;
@@ -177,7 +180,10 @@ impl Queue {
             match self.store.commit(changes.clone()).await {
                 Ok(()) => break,
                 Err(StoreError::NoSpace) => tokio::time::sleep(Duration::from_secs(1)).await,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.lock().store_stopped = true;
+                    return Err(error);
+                }
             }
         }
         self.follow(settlements);
@@ -318,6 +324,7 @@ impl State {
             answering: HashMap::new(),
             ids,
             stopping: false,
+            store_stopped: false,
         }
     }
 
