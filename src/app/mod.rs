@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::{AuthMode, Policy, Redrive, Serve, own_namespace};
 use crate::core::health::HealthIntervals;
+use crate::core::time::Time;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
 use crate::http::tokens::{self, Tokens};
@@ -146,8 +147,8 @@ struct Mode {
     auth: Auth,
     /// The folder of the mailbox of `dev`.
     mailbox: Option<PathBuf>,
-    /// Whether this process leads, where there are several.
-    leads: watch::Receiver<bool>,
+    /// Since when this process leads, where there are several.
+    leads: watch::Receiver<Option<Time>>,
     /// Whether the providers are known; it does not become false again.
     listed: watch::Receiver<bool>,
 }
@@ -155,7 +156,12 @@ struct Mode {
 impl Mode {
     /// One process, whose providers are known from the start.
     fn new(auth: Auth) -> Self {
-        Self { auth, mailbox: None, leads: watch::channel(true).1, listed: watch::channel(true).1 }
+        Self {
+            auth,
+            mailbox: None,
+            leads: watch::channel(Some(Time::default())).1,
+            listed: watch::channel(true).1,
+        }
     }
 }
 
