@@ -10,6 +10,7 @@
 
 mod auth;
 mod body;
+mod budget;
 mod deadletters;
 mod fields;
 mod mailbox;
@@ -46,6 +47,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::Registry;
 pub use auth::{Auth, Authorizer};
+pub use budget::BodyBudget;
 use problem::{Problem, ProblemKind};
 
 /// What the API works on.
@@ -63,6 +65,8 @@ pub struct Api {
     pub ready: watch::Receiver<bool>,
     /// How callers are authenticated.
     pub auth: Auth,
+    /// What the bodies of requests take of the memory.
+    pub bodies: BodyBudget,
     /// Whether parked mail goes out by itself (`--redrive auto`).
     pub redrives: bool,
     /// The folder of the messages that `dev` caught, shown under `/mailbox`.

@@ -251,6 +251,8 @@ impl Writer {
             match self.begin_segment() {
                 Ok((segment, bytes)) => listener.began(segment, bytes),
                 Err(error) if is_no_space(&error) => return Err(StoreError::NoSpace),
+                // The old one may as well grow on until files can be opened again.
+                Err(error) if is_out_of_files(&error) => {}
                 Err(error) => return Err(stopped("begin a segment after", &self.path(), &error)),
             }
         }
@@ -340,6 +342,11 @@ fn append_bytes(append: &Append) -> usize {
 
 fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 fn stopped(what: &str, path: &Path, error: &io::Error) -> StoreError {

@@ -14,7 +14,7 @@ use breakglass_mailer::core::provider::{
     Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
 };
 use breakglass_mailer::core::route::Catalog;
-use breakglass_mailer::http::{Api, Auth, router};
+use breakglass_mailer::http::{Api, Auth, BodyBudget, router};
 use breakglass_mailer::metrics::Metrics;
 use breakglass_mailer::queue::Queue;
 use breakglass_mailer::registry::Registry;
@@ -78,6 +78,7 @@ impl TestApi {
             clock,
             ready: is_ready,
             auth: Auth::Local,
+            bodies: BodyBudget::default(),
             redrives: true,
             mailbox: None,
         };

@@ -14,6 +14,7 @@ pub mod memory_store;
 pub mod metrics;
 pub mod peer;
 pub mod provider;
+pub mod served;
 pub mod sink;
 pub mod smtp;
 pub mod wait;
@@ -106,6 +107,11 @@ fn has(thing: &str) -> bool {
         "tmpfs" => root && there(&["/usr/bin/mount"]),
         other => unreachable!("no test needs {other}"),
     }
+}
+
+/// Whether the long form of a test was asked for, with BREAKGLASS_MAILER_TEST_NIGHTLY=1.
+pub fn nightly() -> bool {
+    std::env::var("BREAKGLASS_MAILER_TEST_NIGHTLY").is_ok_and(|value| value == "1")
 }
 
 /// The lots of one test, from `BREAKGLASS_MAILER_TEST_SEED` when it is set. Prints the seed, which
