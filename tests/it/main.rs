@@ -11,6 +11,8 @@
 
 mod arrows;
 mod auth;
+mod bad_requests;
+mod callers;
 mod canary;
 mod choosing;
 mod client;
