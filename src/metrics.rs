@@ -110,7 +110,7 @@ metrics! {
     /// Records that could not be read and were set aside.
     damaged_records: IntGauge = "breakglass_mailer_store_damaged_records" [];
     /// 1 when the data folder was empty at this start: nothing is continued.
-    store_created: IntGauge = "breakglass_mailer_store_created" [];
+    store_new: IntGauge = "breakglass_mailer_store_new" [];
     /// 1 when this pod had another store before: what that one holds is not here.
     store_changed: IntGauge = "breakglass_mailer_store_changed" [];
     /// Requests, by method, path template and status.
@@ -212,8 +212,8 @@ impl Metrics {
     }
 
     /// Whether this start began a new store.
-    pub fn store_created(&self, created: bool) {
-        self.store_created.set(i64::from(created));
+    pub fn store_new(&self, created: bool) {
+        self.store_new.set(i64::from(created));
     }
 
     /// How many records the store has set aside because they cannot be read.

@@ -28,7 +28,7 @@ use crate::core::time::Time;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
 use crate::http::tokens::{self, Tokens};
-use crate::http::{Api, Auth, router};
+use crate::http::{Api, Auth, BodyBudget, router};
 use crate::manifests::{self, Source};
 use crate::metrics::Metrics;
 use crate::queue::{Ids, Queue};
@@ -100,20 +100,34 @@ fn run_to_end(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
     ended
 }
 
-/// How many callers may be connected at once: as many as there are file descriptors, less those
-/// that the store and the connections to providers need.
-fn callers_max() -> usize {
-    const CALLERS_MAX: u64 = 16_384;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    let files = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    // No limit at all is `None`.
-    let files = files.unwrap_or(u64::MAX);
-    let callers = (files / 2).max(files.saturating_sub(1024)).clamp(1, CALLERS_MAX);
-    usize::try_from(callers).unwrap_or(usize::MAX)
+/// How many connections there may be at once, by the file descriptors that there are.
+struct Connections {
+    /// With callers.
+    callers_max: usize,
+    /// With the servers of all providers together.
+    servers_max: usize,
+}
+
+impl Connections {
+    /// Raises the limit on file descriptors as far as it goes, and shares them out.
+    fn by_descriptors() -> Self {
+        const CALLERS_MAX: u64 = 16_384;
+        // What the process has open at rest, and the journal's segments while they are read.
+        const OTHERS: u64 = 32;
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+        let files = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+            Ok(()) => limit.maximum,
+            Err(_) => limit.current,
+        };
+        // No limit at all is `None`.
+        let files = files.unwrap_or(u64::MAX).saturating_sub(OTHERS);
+        let callers = (files / 2).max(files.saturating_sub(1024)).clamp(2, CALLERS_MAX);
+        let servers = files.saturating_sub(callers).max(2);
+        let count = |files| usize::try_from(files).unwrap_or(usize::MAX);
+        // One more caller than there are places may wait for one.
+        Self { callers_max: count(callers - 1), servers_max: count(servers) }
+    }
 }
 
 /// Opens a socket to listen on: before the store, so that a second start on the same address
@@ -175,7 +189,7 @@ impl App {
         let (store, opened) = DiskStore::open(options)?;
         report(folder, &opened);
         metrics.damaged(opened.damage.len());
-        metrics.store_created(opened.created);
+        metrics.store_new(opened.created);
         let queue = Queue::open(store.clone(), clock, Ids::random(), policy.max_age)?;
         let intervals = HealthIntervals {
             healthy: policy.health_interval,
@@ -200,11 +214,12 @@ impl App {
     /// Delivers and answers until a signal comes or the store stops.
     async fn run(self, listener: TcpListener, mode: Mode) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
+        let connections = Connections::by_descriptors();
         let timeouts = Timeouts { probe: self.policy.health_timeout, ..Timeouts::default() };
         let delivery = Delivery {
             queue: self.queue.clone(),
             registry: self.registry.clone(),
-            transport: Arc::new(SmtpTransport::new(timeouts)),
+            transport: Arc::new(SmtpTransport::bounded(timeouts, connections.servers_max)),
             metrics: self.metrics.clone(),
             clock: self.clock,
             connections_max: usize::from(self.policy.max_connections),
@@ -224,12 +239,13 @@ impl App {
             clock: self.clock,
             ready: readiness,
             auth: mode.auth,
+            bodies: BodyBudget::default(),
             redrives: self.policy.redrive == Redrive::Auto,
             mailbox: mode.mailbox,
         };
         let mut store_stopped = self.store.stopped();
         let delivering = delivery.start();
-        let limits = Limits { connections_count_max: callers_max(), ..Limits::default() };
+        let limits = Limits { connections_count_max: connections.callers_max, ..Limits::default() };
         let serving = server::serve(listener, router(api), limits, self.closing.clone());
         let answering = tokio::spawn(serving);
         tracing::info!(%address, "listening");

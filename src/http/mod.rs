@@ -11,6 +11,7 @@
 
 mod auth;
 mod body;
+mod budget;
 mod deadletters;
 mod endpoints;
 mod fields;
@@ -50,6 +51,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::Registry;
 pub use auth::{Auth, Authorizer};
+pub use budget::BodyBudget;
 pub use endpoints::document;
 use problem::{Problem, ProblemKind};
 
@@ -68,6 +70,8 @@ pub struct Api {
     pub ready: watch::Receiver<bool>,
     /// How callers are authenticated.
     pub auth: Auth,
+    /// What the bodies of requests take of the memory.
+    pub bodies: BodyBudget,
     /// Whether parked mail goes out by itself (`--redrive auto`).
     pub redrives: bool,
     /// The folder of the messages that `dev` caught, shown under `/mailbox`.

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::Encoded;
-use super::journal::{RESERVE_BYTES, segment_path, sync_folder};
+use super::journal::RESERVE_BYTES;
 use super::notes::write_identity;
+use super::segment::{segment_path, sync_folder};
 use super::shared::Shared;
 use crate::migrations::{self, latest};
 use crate::queue::store::StoreError;

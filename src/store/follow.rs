@@ -13,9 +13,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::index::Index;
-use super::journal::{Written, segment_path};
+use super::journal::Written;
 use super::make::{Making, discard};
 use super::scan::Scan;
+use super::segment::segment_path;
 use super::shared::Shared;
 
 /// Before the first try to make the index again; doubles with each.

@@ -18,14 +18,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::codec::{Encoded, array};
+use super::codec::Encoded;
 use super::reserve::Reserve;
-use crate::migrations::{SCHEMA, latest};
+use super::segment::{SEGMENT_HEADER_BYTES, create_segment, segment_path, sync_data};
+use crate::migrations::latest;
 use crate::queue::store::StoreError;
 
-/// The length of a segment's header.
-pub(super) const SEGMENT_HEADER_BYTES: usize = 36;
-const SEGMENT_MAGIC: [u8; 4] = *b"BGMS";
 /// New notifications are refused while the volume has less room than this: what is left is for
 /// recording what becomes of those that were accepted.
 pub(super) const RESERVE_BYTES: u64 = 4 << 20;
@@ -104,75 +102,6 @@ enum Failure {
     Refused(StoreError),
     /// It may or may not be found by the next start; says why.
     Unknown(String),
-}
-
-/// The path of a segment.
-pub(super) fn segment_path(folder: &Path, segment: u64) -> PathBuf {
-    folder.join(format!("{segment:010}.seg"))
-}
-
-/// The number in a segment's file name.
-pub(super) fn segment_number(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?.strip_suffix(".seg")?;
-    (name.len() == 10).then(|| name.parse().ok()).flatten()
-}
-
-/// The header of a segment: magic, schema, two zero bytes, number, store id, CRC-32C of these.
-pub(super) fn segment_header(store: Uuid, segment: u64) -> [u8; SEGMENT_HEADER_BYTES] {
-    let mut header = [0; SEGMENT_HEADER_BYTES];
-    header[..4].copy_from_slice(&SEGMENT_MAGIC);
-    header[4..6].copy_from_slice(&SCHEMA.to_le_bytes());
-    header[8..16].copy_from_slice(&segment.to_le_bytes());
-    header[16..32].copy_from_slice(store.as_bytes());
-    let checksum = crc32c::crc32c(&header[..32]);
-    header[32..].copy_from_slice(&checksum.to_le_bytes());
-    header
-}
-
-/// The schema and the store id in a segment's header, when it is sound.
-pub(super) fn parse_segment_header(bytes: &[u8]) -> Option<(u16, Uuid)> {
-    let header = bytes.get(..SEGMENT_HEADER_BYTES)?;
-    let sound =
-        header[..4] == SEGMENT_MAGIC && crc32c::crc32c(&header[..32]).to_le_bytes() == header[32..];
-    let schema = u16::from_le_bytes(array(&header[4..]));
-    sound.then(|| (schema, Uuid::from_bytes(array(&header[16..]))))
-}
-
-/// Makes the names in a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    if syncs_are_off() {
-        return Ok(());
-    }
-    File::open(folder)?.sync_all()
-}
-
-/// The control of the power-cut test: a build whose sync does nothing must lose mail there. It
-/// does not exist in a release build.
-fn syncs_are_off() -> bool {
-    cfg!(debug_assertions) && std::env::var_os("BREAKGLASS_MAILER_TEST_NO_SYNC").is_some()
-}
-
-fn sync_data(file: &File) -> io::Result<()> {
-    if syncs_are_off() {
-        return Ok(());
-    }
-    file.sync_data()
-}
-
-/// Creates a segment and makes its name durable.
-pub(super) fn create_segment(folder: &Path, store: Uuid, segment: u64) -> io::Result<File> {
-    let path = segment_path(folder, segment);
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-    let begun = file
-        .write_all(&segment_header(store, segment))
-        .and_then(|()| sync_data(&file))
-        .and_then(|()| sync_folder(folder));
-    if let Err(error) = begun {
-        drop(file);
-        let _ = std::fs::remove_file(&path);
-        return Err(error);
-    }
-    Ok(file)
 }
 
 impl Writer {
@@ -292,6 +221,8 @@ impl Writer {
                 Err(error) if is_no_space(&error) => {
                     return Err(Failure::Refused(StoreError::NoSpace));
                 }
+                // The old one may as well grow on until files can be opened again.
+                Err(error) if is_out_of_files(&error) => {}
                 Err(error) => {
                     let why = what_failed("begin a segment after", &self.path(), &error);
                     return Err(Failure::Refused(StoreError::Stopped(why)));
@@ -388,6 +319,11 @@ fn append_bytes(append: &Append) -> usize {
 
 pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 fn what_failed(what: &str, path: &Path, error: &io::Error) -> String {

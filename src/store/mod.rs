@@ -40,6 +40,7 @@ mod reserve;
 mod rows;
 mod scan;
 mod seen;
+mod segment;
 mod shared;
 mod stats;
 mod verify;
@@ -307,7 +308,7 @@ fn forget_note(folder: &Path) -> Result<(), OpenError> {
     let path = folder.join("index.clean");
     match fs::remove_file(&path) {
         Ok(()) => {
-            journal::sync_folder(folder).map_err(|error| OpenError::io("sync", folder, &error))
+            segment::sync_folder(folder).map_err(|error| OpenError::io("sync", folder, &error))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(OpenError::io("remove", &path, &error)),

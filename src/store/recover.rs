@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::OpenError;
-use super::journal::{
-    End, SEGMENT_HEADER_BYTES, Written, create_segment, parse_segment_header, segment_number,
-    segment_path, sync_folder,
-};
+use super::journal::{End, Written};
 use super::notes::{self, CleanClose, Identity, write_identity};
 use super::scan::{Scan, keep};
+use super::segment::{
+    SEGMENT_HEADER_BYTES, create_segment, parse_segment_header, segment_number, segment_path,
+    sync_folder,
+};
 use crate::migrations::SCHEMA;
 
 /// Bytes that could not be read, or that are missing.

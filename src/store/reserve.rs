@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
-use super::journal::{RESERVE_BYTES, sync_folder};
+use super::journal::RESERVE_BYTES;
+use super::segment::sync_folder;
 
 /// The length of the file: enough for what becomes of about 7,000 jobs.
 const HELD_BYTES: u64 = 4 << 20;

@@ -16,16 +16,20 @@ use uuid::Uuid;
 use super::Options;
 use super::codec::Encoded;
 use super::index::Index;
-use super::journal::{Append, Listener, Location, Written, segment_path};
+use super::journal::{Append, Listener, Location, Written};
 use super::make::let_go;
 use super::progress::Progress;
 use super::reserve::Reserve;
 use super::rows::JobRow;
+use super::segment::segment_path;
 use crate::migrations::latest::{Id, Record};
 use crate::queue::store::StoreError;
 
 /// So many segments are kept open for reading.
-const FILES_MAX: usize = 16;
+const FILES_MAX: usize = 8;
+
+/// With so many records before a batch that the index has not applied, the journal waits for it.
+const RECORDS_BEHIND_MAX: u64 = 4096;
 
 /// See the module.
 pub(super) struct Shared {
@@ -281,6 +285,9 @@ impl Listener for Follower {
         drop((contents, sizes));
         let sequence = batch.last().map_or(0, |written| written.sequence);
         self.shared.committed.fetch_max(sequence, Ordering::AcqRel);
+        // What the index has still to apply is in memory. An index that failed holds up nothing.
+        let before = batch.first().map_or(0, |written| written.sequence - 1);
+        let _ = self.shared.progress.wait(before.saturating_sub(RECORDS_BEHIND_MAX));
         // The thread of the index ends only after this one.
         let _ = self.batches.send(batch);
     }

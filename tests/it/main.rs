@@ -14,6 +14,8 @@
 
 mod arrows;
 mod auth;
+mod bad_requests;
+mod callers;
 mod canary;
 mod chaos;
 mod choosing;

@@ -21,7 +21,7 @@ fn store_named(app: &App, message: &str) -> Option<String> {
 }
 
 async fn begun_count(app: &App) -> usize {
-    Scrape::of(&app.client).await.count("store_created", &[])
+    Scrape::of(&app.client).await.count("store_new", &[])
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@ pub mod oracle;
 pub mod peer;
 pub mod provider;
 pub mod replay;
+pub mod served;
 pub mod sink;
 pub mod smtp;
 pub mod sparse;
