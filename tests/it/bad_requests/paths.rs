@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::api::{TestApi, notification};
 
 /// All paths and what they take.
-const PATHS: [(&str, &str); 13] = [
+const PATHS: [(&str, &str); 14] = [
     ("/notify", "POST"),
     ("/queue", "GET,HEAD"),
     ("/jobs", "GET,HEAD"),
@@ -19,6 +19,7 @@ const PATHS: [(&str, &str); 13] = [
     ("/livez", "GET,HEAD"),
     ("/readyz", "GET,HEAD"),
     ("/metrics", "GET,HEAD"),
+    ("/openapi.json", "GET,HEAD"),
     ("/deadletters/x/retry", "POST"),
 ];
 
