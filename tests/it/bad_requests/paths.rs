@@ -147,7 +147,7 @@ async fn a_bad_query_is_400_and_names_the_parameter() {
             }
             bad.push((format!("{name}=1&{name}=1"), name));
             bad.push(((*name).to_owned(), name));
-            bad.push((format!("{name}[]=1"), &""));
+            bad.push((format!("{name}[]=1"), ""));
         }
         if parameters.contains(&"limit") {
             bad.extend(
