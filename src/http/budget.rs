@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// All bodies together, beyond the free bytes of each. While one is taken in, it is in memory up
 /// to three times over: as it came, as it is understood, and as it goes to the disk.
-const BODIES_BYTES_MAX: u32 = 8 << 20;
+const BODIES_BYTES_MAX: u32 = 4 << 20;
 
 /// A body that is no longer is free.
 pub(super) const FREE_BYTES: usize = 16 << 10;

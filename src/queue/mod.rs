@@ -26,7 +26,7 @@ pub use ids::Ids;
 pub use report::{DeadFilter, DeadPage, Depth, Phase};
 
 use crate::clock::Clock;
-use crate::core::job::{Attempt, Job, JobId, JobState, Progress};
+use crate::core::job::{Attempt, Job, JobId, Progress};
 use crate::core::notification::{Content, Notification, NotificationId};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
@@ -198,7 +198,7 @@ impl Queue {
     /// When the store cannot be read.
     pub async fn job(&self, id: JobId) -> Result<Option<(Job, Vec<Attempt>)>, StoreError> {
         let found = self.read(move |store| store.job(id)).await?;
-        Ok(found.map(|(job, attempts)| (self.as_it_waits(job), attempts)))
+        Ok(found.map(|(job, attempts)| (self.as_it_counts(job), attempts)))
     }
 
     /// Jobs older than `before`, newest first.
@@ -212,19 +212,15 @@ impl Queue {
         keep: impl Fn(&Job) -> bool + Send + 'static,
     ) -> Result<Page<Job>, StoreError> {
         let mut page = self.read(move |store| store.jobs(before, limit, &keep)).await?;
-        page.items = page.items.into_iter().map(|job| self.as_it_waits(job)).collect();
+        page.items = page.items.into_iter().map(|job| self.as_it_counts(job)).collect();
         Ok(page)
     }
 
-    /// A job of the store with the due time of memory, which [`open`](Self::open) may have brought
-    /// forward.
-    fn as_it_waits(&self, mut job: Job) -> Job {
-        let state = self.lock();
-        let waits = state.jobs.get(&job.id).map(|slot| &slot.job.progress.state);
-        if let (JobState::Queued { due }, Some(JobState::Queued { due: counts })) =
-            (&mut job.progress.state, waits)
-        {
-            *due = *counts;
+    /// A job of the store as memory has it, which is what everything that is done with it goes by:
+    /// memory follows a commit by a moment, and [`open`](Self::open) may have brought times forward.
+    fn as_it_counts(&self, mut job: Job) -> Job {
+        if let Some(slot) = self.lock().jobs.get(&job.id) {
+            job.progress = slot.job.progress.clone();
         }
         job
     }

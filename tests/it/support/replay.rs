@@ -138,6 +138,14 @@ impl<'a> Replay<'a> {
                 let id = self.disk.at(&self.below(target))?;
                 self.disk.resize(id, size(call.numbers()[0]))?;
             }
+            "fallocate" => {
+                let id = self.disk.at(&self.below(target))?;
+                let [mode, offset, length] = call.numbers()[..] else { panic!("{}", call.text) };
+                assert_eq!(mode, 0, "only what makes a file longer is known here");
+                let end = size(offset) + size(length);
+                let now = size(self.disk.attr(id.0)?.size);
+                self.disk.resize(id, end.max(now))?;
+            }
             "mkdir" => {
                 let (folder, name) = self.disk.place(&self.below(&self.paths(n)[0]))?;
                 self.disk.add(folder, &name, Node::folder())?;
