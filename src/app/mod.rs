@@ -27,7 +27,7 @@ use crate::core::health::HealthIntervals;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
 use crate::http::tokens::{self, Tokens};
-use crate::http::{Api, Auth, router};
+use crate::http::{Api, Auth, history, router};
 use crate::manifests::{self, Source};
 use crate::metrics::Metrics;
 use crate::queue::{Ids, Queue};
@@ -218,12 +218,13 @@ impl App {
             ready: readiness,
             auth: mode.auth,
             redrives: self.policy.redrive == Redrive::Auto,
+            history: Arc::default(),
             mailbox: mode.mailbox,
         };
         let mut store_stopped = self.store.stopped();
         let delivering = delivery.start();
         let limits = Limits { connections_count_max: callers_max(), ..Limits::default() };
-        let serving = server::serve(listener, router(api), limits, self.closing.clone());
+        let serving = server::serve(listener, router(api.clone()), limits, self.closing.clone());
         let answering = tokio::spawn(serving);
         tracing::info!(%address, "listening");
 
@@ -237,6 +238,7 @@ impl App {
         tokio::select! {
             signal = stop_signal() => tracing::info!("stopping after {}", signal?),
             () = known => {}
+            () = history::keep(&api) => {}
             stopped = store_stopped.wait_for(Option::is_some) => {
                 let why = stopped.ok().and_then(|why| why.clone()).unwrap_or_default();
                 bail!("the store has stopped, restart to read the truth from disk: {why}");

@@ -109,6 +109,25 @@ impl fmt::Display for Address {
     }
 }
 
+/// A part of an address, for searching: 1 to 254 characters, whose case does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressPart(String);
+
+impl AddressPart {
+    /// Takes any text that is not empty and not longer than an address.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let is_fine = (1..=ADDRESS_BYTES_MAX).contains(&text.chars().count());
+        is_fine.then(|| Self(text.to_lowercase()))
+    }
+
+    /// Whether the address contains it.
+    #[must_use]
+    pub fn is_in(&self, address: &Address) -> bool {
+        address.text.to_lowercase().contains(&self.0)
+    }
+}
+
 fn is_atext(c: char) -> bool {
     !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)
 }

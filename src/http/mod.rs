@@ -4,7 +4,8 @@
 //! (`openapi`) at once. A request is read in three steps: its bytes are bounded and typed (`body`),
 //! its shape is checked with every fault told at once (`fields`, `request`, `params`), and only
 //! then does it meet the queue. Whatever changes the queue runs in a task of its own, so that a
-//! client that hangs up cuts nothing in half. Every error is a `problem`.
+//! client that hangs up cuts nothing in half. Every error is a `problem`. The operator's page (`ui`) is
+//! no part of the API, and a caller of it like any other.
 //!
 //! Nothing here logs above debug level what a client sent, and no answer but
 //! `GET /deadletters/{id}?include=content` holds a body of a message.
@@ -16,6 +17,7 @@ mod endpoints;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub mod history;
 mod mailbox;
 mod notify;
 mod openapi;
@@ -29,6 +31,7 @@ mod revive;
 pub mod server;
 mod stream;
 pub mod tokens;
+mod ui;
 mod view;
 pub mod webhook;
 
@@ -51,6 +54,7 @@ use crate::queue::Queue;
 use crate::registry::Registry;
 pub use auth::{Auth, Authorizer};
 pub use endpoints::document;
+use history::History;
 use problem::{Problem, ProblemKind};
 
 /// What the API works on.
@@ -70,15 +74,18 @@ pub struct Api {
     pub auth: Auth,
     /// Whether parked mail goes out by itself (`--redrive auto`).
     pub redrives: bool,
+    /// The last hour of the queues.
+    pub history: Arc<History>,
     /// The folder of the messages that `dev` caught, shown under `/mailbox`.
     pub mailbox: Option<PathBuf>,
 }
 
-/// All paths of the API.
+/// All paths of the API, and the operator's page.
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
     endpoints::all(api.mailbox.as_deref())
         .into_router(api.auth.is_token_needed())
+        .merge(ui::router())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_such_path)
         .layer(middleware::from_fn_with_state(api.auth.clone(), auth::authenticate))
@@ -118,7 +125,8 @@ async fn observe(State(api): State<Arc<Api>>, request: Request, next: Next) -> R
     let headers = response.headers_mut();
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let no_store = HeaderValue::from_static("no-store");
+    headers.entry(header::CACHE_CONTROL).or_insert(no_store);
     response
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Hold, Queue};
 use crate::core::job::{DeadReason, Job, JobId, JobState};
+use crate::core::notification::AddressPart;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 
@@ -74,6 +75,8 @@ pub struct DeadFilter {
     pub provider: Option<ProviderName>,
     /// Those given up for this reason.
     pub reason: Option<DeadReason>,
+    /// Those to a recipient with this in its address.
+    pub recipient: Option<AddressPart>,
 }
 
 impl DeadFilter {
@@ -81,6 +84,7 @@ impl DeadFilter {
         let JobState::Dead { reason, .. } = job.progress.state else { return false };
         self.provider.as_ref().is_none_or(|provider| provider == job.progress.provider())
             && self.reason.is_none_or(|wanted| wanted == reason)
+            && self.recipient.as_ref().is_none_or(|part| part.is_in(&job.recipient))
     }
 }
 
@@ -141,12 +145,13 @@ impl Queue {
         state.homes.iter().map(|(name, home)| (name.clone(), depth_of(home))).collect()
     }
 
-    /// Jobs that have not ended and stand in `phase`, newest first, older than `before`.
+    /// Jobs that have not ended, stand in `phase` and are to be kept, newest first, older than
+    /// `before`.
     #[must_use]
     pub fn in_phase(
         &self,
         phase: Phase,
-        provider: Option<&ProviderName>,
+        keep: impl Fn(&Job) -> bool,
         before: Option<JobId>,
         limit: usize,
     ) -> Vec<Job> {
@@ -161,7 +166,7 @@ impl Queue {
             .values()
             .filter(|slot| stands(slot))
             .map(|slot| &slot.job)
-            .filter(|job| provider.is_none_or(|name| name == job.progress.provider()))
+            .filter(|job| keep(job))
             .filter(|job| before.is_none_or(|before| job.id < before))
             .collect();
         found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));

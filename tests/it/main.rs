@@ -38,6 +38,7 @@ mod migrate_config;
 mod openapi;
 mod order;
 mod outage;
+mod page;
 mod power;
 mod queue_model;
 mod reload;

@@ -91,6 +91,7 @@ impl TestApi {
             ready: is_ready,
             auth: Auth::Local,
             redrives: true,
+            history: Arc::default(),
             mailbox,
         };
         let test = Self { store, queue, registry, clock, ready, router: router(api) };
