@@ -208,6 +208,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_part_of_an_address_is_found_in_any_case() {
+        let address = Address::parse("Ada.Größe@Example.com").expect("valid");
+        let is_in = |text| AddressPart::new(text).expect("a part").is_in(&address);
+        assert!(is_in("ada") && is_in("GRÖ") && is_in("E@EXAMPLE.COM"));
+        assert!(!is_in("adaa") && !is_in(" "));
+        assert!(AddressPart::new("").is_none() && AddressPart::new(&"a".repeat(255)).is_none());
+    }
+
+    #[test]
     fn debugging_shows_no_content_and_no_whole_address() {
         let address = Address::parse("secret@example.com").expect("valid");
         assert_eq!(format!("{address:?}"), "s…@example.com");

@@ -6,10 +6,10 @@ import { now } from './words.js';
 const [WIDTH, HEIGHT, HOUR_MS] = [360, 48, 3_600_000];
 
 /**
- * `series` are lists of values (null where there is none) for the times `at`, the first one the
- * line and the others areas in it. `tell` says a value in words.
+ * `series` are lists of values (null where there is none) for the times `at`: the first one is the
+ * line, and a second one the part of it that is called `partName`. `tell` says a value in words.
  */
-export function chart({ name, at, intervalSeconds, series, tell }) {
+export function chart({ name, at, intervalSeconds, series, partName, tell }) {
   const end = now();
   const known = series[0].filter((value) => value !== null);
   const top = Math.max(1, ...known);
@@ -37,7 +37,13 @@ export function chart({ name, at, intervalSeconds, series, tell }) {
   return h(
     'figure',
     { class: 'chart' },
-    h('figcaption', {}, h('span', {}, name), h('b', {}, tell(last))),
+    h(
+      'figcaption',
+      {},
+      h('span', {}, name),
+      h('b', {}, tell(last)),
+      series[1]?.some((value) => 0 < value) && h('span', { class: 'part' }, partName),
+    ),
     s('svg', box, s('title', {}, label), grid, paths),
     h(
       'p',

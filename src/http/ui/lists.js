@@ -114,8 +114,8 @@ function nothing(query, next, whenNone) {
 }
 
 async function providerNames() {
-  const { providers } = await get('queue');
-  return providers.map((provider) => provider.name);
+  const { items } = await get('providers');
+  return items.map((provider) => provider.name);
 }
 
 /** `#/jobs` */

@@ -46,7 +46,14 @@ function pictures(queue, shown) {
   return h(
     'div',
     { class: 'charts' },
-    chart({ name: 'Queue', at, intervalSeconds, series: [own.depth, own.parked], tell: count }),
+    chart({
+      name: 'Queue',
+      at,
+      intervalSeconds,
+      series: [own.depth, own.parked],
+      partName: 'parked',
+      tell: count,
+    }),
     chart({ name: 'Oldest', at, intervalSeconds, series: [own.oldestSeconds], tell: age }),
   );
 }

@@ -250,6 +250,7 @@ async fn drive(folder: &Path) -> (Child, String) {
         let mut driver = Command::new("/usr/bin/chromedriver")
             .arg("--port=0")
             .env("HOME", folder)
+            .env("TMPDIR", folder)
             .stdin(Stdio::null())
             .stdout(File::create(&log).expect("a log file"))
             .stderr(Stdio::null())
