@@ -2,8 +2,8 @@
 //!
 //! With tokens, `Authorization: Bearer …` (RFC 6750) in the header alone: a token in a query ends
 //! up in the logs of others. Without authentication whoever reaches the socket may call, and then
-//! a web page must not do it with the hands of a browser: one that runs on this machine, or one that
-//! a proxy in front knows by its cookie.
+//! a web page must not do it with the hands of a browser: one that runs on this machine, or one
+//! that a proxy in front knows by its cookie.
 
 use std::sync::Arc;
 
@@ -161,8 +161,8 @@ fn check_browser(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Refuses to change anything for a page of another site, which a browser tells in
-/// `Sec-Fetch-Site`, or on a plain connection to another machine only in `Origin`. The origin that a
-/// proxy in front shows need not be the `Host` that we see, so `Sec-Fetch-Site` counts first.
+/// `Sec-Fetch-Site`, or on a plain connection to another machine only in `Origin`. The origin that
+/// a proxy in front shows need not be the `Host` that we see, so `Sec-Fetch-Site` counts first.
 fn check_site(request: &Request) -> Result<(), Problem> {
     let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
@@ -177,7 +177,8 @@ fn check_site(request: &Request) -> Result<(), Problem> {
     if is_own || request.method().is_safe() {
         return Ok(());
     }
-    let detail = "Pages of other sites may not change anything here.";
+    let detail = "Pages of other sites may not change anything here. A proxy in front that does \
+        not speak TLS has to pass on the Host that it was asked for.";
     Err(Problem::new(ProblemKind::Forbidden, detail))
 }
 

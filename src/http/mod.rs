@@ -4,8 +4,9 @@
 //! (`openapi`) at once. A request is read in three steps: its bytes are bounded and typed (`body`),
 //! its shape is checked with every fault told at once (`fields`, `request`, `params`), and only
 //! then does it meet the queue. Whatever changes the queue runs in a task of its own, so that a
-//! client that hangs up cuts nothing in half. Every error is a `problem`. The operator's page (`ui`) is
-//! no part of the API, and a caller of it like any other.
+//! client that hangs up cuts nothing in half. Every error is a `problem`.
+//!
+//! The operator's page (`ui`) is no part of the API, but a caller of it like any other.
 //!
 //! Nothing here logs above debug level what a client sent, and no answer but
 //! `GET /deadletters/{id}?include=content` holds a body of a message.

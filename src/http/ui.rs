@@ -66,8 +66,8 @@ static FILES: [File; 18] = files! {
 };
 
 /// What the page may do: run and load its own files, and call its own server.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-    connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'self'; \
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self'; connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'self'; \
     frame-ancestors 'none'";
 
 /// What a message may do. The frame in it inherits this, and so it cannot lead elsewhere either.

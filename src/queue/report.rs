@@ -166,8 +166,7 @@ impl Queue {
             .values()
             .filter(|slot| stands(slot))
             .map(|slot| &slot.job)
-            .filter(|job| keep(job))
-            .filter(|job| before.is_none_or(|before| job.id < before))
+            .filter(|job| before.is_none_or(|before| job.id < before) && keep(job))
             .collect();
         found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
         found.into_iter().take(limit).cloned().collect()

@@ -16,8 +16,8 @@ use crate::support::need;
 use crate::support::sink::{Act, Moment, Sink};
 use crate::support::wait::eventually;
 
-/// A server before a sink that refuses all of `no.example` until it is told to be kind, and puts off
-/// all of `later.example`.
+/// A server before a sink that refuses all of `no.example` until it is told to be kind, and puts
+/// off all of `later.example`.
 struct Scene {
     app: App,
     home: Home,

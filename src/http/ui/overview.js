@@ -138,16 +138,26 @@ function card({ provider, queue, shown }) {
   );
 }
 
+/** How many dead letters there are; null for who may not see them. */
+async function deadCount() {
+  try {
+    const { total } = await get('deadletters', { limit: 1 });
+    return total;
+  } catch (problem) {
+    if (problem.status === 403) return null;
+    throw problem;
+  }
+}
+
 /** `#/` */
 export const overview = {
   every: 3000,
   title: () => 'Overview',
   load: async () => {
-    const query = { limit: 1 };
     const [queue, providers, dead, shown] = await Promise.all([
       get('queue'),
       get('providers'),
-      get('deadletters', query),
+      deadCount(),
       history(),
     ]);
     return { queue, providers: providers.items, dead, shown };
@@ -176,7 +186,9 @@ export const overview = {
         tile('In the queues', count(queue.depth), `of ${count(queue.capacity)}`),
         tile('Oldest waits', age(queue.oldestAcceptedAt), ''),
         tile('Parked', count(parked), 'go out by themselves', parked && 'warn'),
-        tile('Dead letters', count(dead.total), 'parked ones included', dead.total && 'bad'),
+        dead === null
+          ? tile('Dead letters', '–', 'not yours to see')
+          : tile('Dead letters', count(dead), 'parked ones included', dead && 'bad'),
         tile('Providers in trouble', count(ill), `of ${count(all.length)}`, ill && 'bad'),
       ),
       all.length

@@ -84,7 +84,8 @@ fn hostile(trap: &str) -> String {
          <svg onload=\"{script}\"><image href=\"{trap}/svg\"/><script>{script}</script></svg>\
          <video src=\"{trap}/video\" poster=\"{trap}/poster\" autoplay></video>\
          <audio src=\"{trap}/audio\" autoplay></audio><input autofocus onfocus=\"{script}\">\
-         <iframe src=\"{trap}/frame\"></iframe><iframe srcdoc=\"<script>{script}</script>\"></iframe>\
+         <iframe src=\"{trap}/frame\"></iframe>\
+         <iframe srcdoc=\"<script>{script}</script>\"></iframe>\
          <object data=\"{trap}/object\"></object><embed src=\"{trap}/embed\">\
          <a id=link href=\"{trap}/link\" ping=\"{trap}/ping\">click</a>\
          <a id=top href=\"{trap}/top\" target=_top>click</a>\

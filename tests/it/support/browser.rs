@@ -1,8 +1,11 @@
 //! A Chromium without a window, led through chromedriver by the WebDriver protocol (W3C).
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -40,7 +43,10 @@ pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
 pub const ESCAPE: &str = "\u{e00c}";
 
-/// One browser with a new profile. Killed when dropped.
+/// How long a session may take to end.
+const END_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// One browser with a new profile. Ended when dropped.
 pub struct Browser {
     driver: Child,
     chromium: Option<Pid>,
@@ -272,10 +278,25 @@ async fn drive(folder: &Path) -> (Child, String) {
     panic!("chromedriver does not start: {:?}", std::fs::read_to_string(&log));
 }
 
+impl Browser {
+    /// Has chromedriver end the session, and waits until it did: a browser that is killed would
+    /// write into its folder while that is removed.
+    fn end_session(&self) -> std::io::Result<()> {
+        let (_, place) = self.base.split_once("//").unwrap_or_default();
+        let (host, path) = place.split_once('/').unwrap_or_default();
+        let mut stream = TcpStream::connect(host)?;
+        stream.set_read_timeout(Some(END_TIME_MAX))?;
+        write!(stream, "DELETE /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+        // It answers when the session has ended, and may keep the connection.
+        BufReader::new(stream).read_line(&mut String::new()).map(drop)
+    }
+}
+
 impl Drop for Browser {
     fn drop(&mut self) {
+        // Whatever it answers, both are gone after this.
+        let _ = self.end_session();
         if let Some(chromium) = self.chromium {
-            // Its children end with it.
             let _ = kill_process(chromium, Signal::KILL);
         }
         let _ = self.driver.kill();
