@@ -13,6 +13,7 @@
 
 mod auth;
 mod body;
+mod budget;
 mod deadletters;
 mod endpoints;
 mod fields;
@@ -54,6 +55,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::Registry;
 pub use auth::{Auth, Authorizer};
+pub use budget::BodyBudget;
 pub use endpoints::document;
 use history::History;
 use problem::{Problem, ProblemKind};
@@ -73,6 +75,8 @@ pub struct Api {
     pub ready: watch::Receiver<bool>,
     /// How callers are authenticated.
     pub auth: Auth,
+    /// What the bodies of requests take of the memory.
+    pub bodies: BodyBudget,
     /// Whether parked mail goes out by itself (`--redrive auto`).
     pub redrives: bool,
     /// The last hour of the queues.

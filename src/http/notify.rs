@@ -33,14 +33,20 @@ pub(super) async fn notify(
     State(api): State<Arc<Api>>,
     uri: Uri,
     headers: HeaderMap,
-    JsonBytes(body): JsonBytes,
+    JsonBytes { bytes, share }: JsonBytes,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?;
-    let request = NotifyRequest::parse(&body, api.clock.now())?;
-    drop(body);
+    let request = NotifyRequest::parse(&bytes, api.clock.now())?;
+    drop(bytes);
     let key = idempotency_key(&headers)?
         .map(|key| IdempotencyKey { key, fingerprint: request.fingerprint() });
-    let accepted = run_to_end(async move { accept(&api, request, key).await }).await?;
+    let work = async move {
+        let accepted = accept(&api, request, key).await;
+        // Until now the content was in memory, even when the client has gone away.
+        drop(share);
+        accepted
+    };
+    let accepted = run_to_end(work).await?;
     Ok(answer(&accepted))
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::Queue;
 use super::store::{Change, IdempotencyKey, StoreError};
-use super::{Home, Queue};
 use crate::core::job::{Job, JobId, Progress};
 use crate::core::notification::{Address, Content, Notification, NotificationId};
 use crate::core::provider::ProviderName;
@@ -153,7 +153,7 @@ impl Queue {
         if state.stopping {
             return Err(AcceptError::Stopping);
         }
-        let home: &mut Home = state.homes.entry(provider.clone()).or_default();
+        let home = state.homes.entry(provider.clone()).or_default();
         let depth = home.depth();
         if depth + count > capacity {
             let provider = provider.clone();

@@ -1,5 +1,7 @@
 //! The store: what was committed is there again, however the process ended.
 
+mod versions;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -328,45 +330,16 @@ async fn a_lost_identity_is_read_from_the_journal_and_a_lost_journal_is_refused(
     assert!(matches!(disk.try_open().err(), Some(OpenError::JournalMissing)));
 }
 
-/// A line for each live job of a store: what a person would look for.
-fn summary(store: &DiskStore) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for job in store.live().expect("live jobs") {
-        let notification = store.notification(job.notification).expect("a read").expect("known");
-        let text = store.content(job.notification).expect("a content").text.unwrap_or_default();
-        let (_, attempts) = store.job(job.id).expect("a read").expect("known");
-        let state = match job.progress.state {
-            JobState::Queued { due } => format!("queued until {}", due.0),
-            other => format!("{other:?}"),
-        };
-        lines.push(format!(
-            "{} to {}: {state}, {} attempts, {} bytes of text",
-            notification.subject,
-            job.recipient,
-            attempts.len(),
-            text.len()
-        ));
-    }
-    lines.sort();
-    lines
-}
-
 #[test]
-fn a_store_that_version_0_1_0_left_after_a_crash_still_opens() {
-    let disk = Disk::new();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/v0001-store");
-    copy_folder(&fixture, disk.path());
-    let (store, opened) = disk.open();
-    assert_eq!((opened.created, opened.damage), (false, vec![]));
-    insta::assert_debug_snapshot!(summary(&store), @r#"
-    [
-        "request 0 to r1@example.com: Dead { reason: Deferred, at: Time(3000), detail: \"later\" }, 2 attempts, 350 bytes of text",
-        "request 0 to r2@example.com: queued until 1000, 0 attempts, 350 bytes of text",
-        "request 1 to r1@example.com: Dead { reason: Deferred, at: Time(3000), detail: \"later\" }, 2 attempts, 350 bytes of text",
-        "request 1 to r2@example.com: queued until 1001, 0 attempts, 350 bytes of text",
-        "request 2 to r1@example.com: Dead { reason: Deferred, at: Time(3000), detail: \"later\" }, 2 attempts, 350 bytes of text",
-        "request 2 to r2@example.com: queued until 1002, 0 attempts, 350 bytes of text",
-        "request 300 to r0@example.com: queued until 1300, 0 attempts, 450 bytes of text",
-    ]
-    "#);
+fn a_first_start_that_was_cut_short_is_begun_anew() {
+    for left in [0, 20, 36] {
+        let disk = Disk::new();
+        fs::create_dir(disk.path().join("journal")).expect("a folder");
+        fs::write(disk.path().join("journal/0000000001.seg"), vec![0; left]).expect("a segment");
+        let (store, opened) = disk.open();
+        assert_eq!((opened.created, opened.damage), (true, vec![]), "{left} bytes");
+        store.close().expect("a clean end");
+        drop(store);
+        assert!(!disk.open().1.created);
+    }
 }
