@@ -28,7 +28,7 @@ use crate::core::time::Time;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
 use crate::http::tokens::{self, Tokens};
-use crate::http::{Api, Auth, BodyBudget, router};
+use crate::http::{Api, Auth, BodyBudget, history, router};
 use crate::manifests::{self, Source};
 use crate::metrics::Metrics;
 use crate::queue::{Ids, Queue};
@@ -241,12 +241,13 @@ impl App {
             auth: mode.auth,
             bodies: BodyBudget::default(),
             redrives: self.policy.redrive == Redrive::Auto,
+            history: Arc::default(),
             mailbox: mode.mailbox,
         };
         let mut store_stopped = self.store.stopped();
         let delivering = delivery.start();
         let limits = Limits { connections_count_max: connections.callers_max, ..Limits::default() };
-        let serving = server::serve(listener, router(api), limits, self.closing.clone());
+        let serving = server::serve(listener, router(api.clone()), limits, self.closing.clone());
         let answering = tokio::spawn(serving);
         tracing::info!(%address, "listening");
 
@@ -260,6 +261,7 @@ impl App {
         tokio::select! {
             signal = stop_signal() => tracing::info!("stopping after {}", signal?),
             () = known => {}
+            () = history::keep(&api) => {}
             why = stop_of(&mut store_stopped) => return Err(why),
         }
         is_ready.send_replace(false);

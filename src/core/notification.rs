@@ -109,6 +109,30 @@ impl fmt::Display for Address {
     }
 }
 
+/// A part of an address, for searching: 1 to 254 characters, whose case does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressPart(String);
+
+impl AddressPart {
+    /// Takes any text that is not empty and not longer than an address.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let is_fine = (1..=ADDRESS_BYTES_MAX).contains(&text.chars().count());
+        is_fine.then(|| Self(text.to_lowercase()))
+    }
+
+    /// Whether the address contains it.
+    #[must_use]
+    pub fn is_in(&self, address: &Address) -> bool {
+        let (text, part) = (address.text.as_bytes(), self.0.as_bytes());
+        if text.is_ascii() {
+            // The usual case, and it may be asked of every job that waits.
+            return text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part));
+        }
+        address.text.to_lowercase().contains(&self.0)
+    }
+}
+
 fn is_atext(c: char) -> bool {
     !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)
 }
@@ -187,6 +211,18 @@ impl fmt::Debug for Notification {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_an_address_is_found_in_any_case() {
+        let address = Address::parse("Ada.Größe@Example.com").expect("valid");
+        let is_in = |text| AddressPart::new(text).expect("a part").is_in(&address);
+        assert!(is_in("ada") && is_in("GRÖ") && is_in("E@EXAMPLE.COM"));
+        let ascii = Address::parse("Bob@example.com").expect("valid");
+        assert!(AddressPart::new("B@EX").expect("a part").is_in(&ascii));
+        assert!(!AddressPart::new("ß").expect("a part").is_in(&ascii));
+        assert!(!is_in("adaa") && !is_in(" "));
+        assert!(AddressPart::new("").is_none() && AddressPart::new(&"a".repeat(255)).is_none());
+    }
 
     #[test]
     fn debugging_shows_no_content_and_no_whole_address() {

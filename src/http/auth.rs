@@ -1,8 +1,9 @@
-//! Who may call: all paths but those of machines that only look.
+//! Who may call: all paths but those of machines that only look and the files of the page.
 //!
 //! With tokens, `Authorization: Bearer …` (RFC 6750) in the header alone: a token in a query ends
 //! up in the logs of others. Without authentication whoever reaches the socket may call, and then
-//! a web page must not do it with the hands of a browser that runs on this machine.
+//! a web page must not do it with the hands of a browser: one that runs on this machine, or one
+//! that a proxy in front knows by its cookie.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use super::problem::{Problem, ProblemKind};
 use super::tokens::Tokens;
+use super::ui;
 use crate::core::access::{Act, Refusal};
 
 /// What needs no authentication, by its exact path.
@@ -22,7 +24,7 @@ const OPEN_PATHS: [&str; 4] = ["/livez", "/readyz", "/metrics", "/openapi.json"]
 
 /// Whether this path needs no authentication.
 pub(super) fn is_open(path: &str) -> bool {
-    OPEN_PATHS.contains(&path)
+    OPEN_PATHS.contains(&path) || ui::is_file(path)
 }
 
 /// Says whether the caller with this token may do this.
@@ -70,7 +72,7 @@ pub(super) async fn authenticate(
             Err(problem) => Err(problem),
         },
         Auth::Local => check_browser(request.uri(), request.headers()),
-        Auth::Open => Ok(()),
+        Auth::Open => check_site(&request),
     };
     let Err(problem) = checked else { return next.run(request).await };
     // RFC 6750 3: the error is told to those who gave a token.
@@ -156,6 +158,28 @@ fn check_browser(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     refuse("Callers are not authenticated, so pages of other sites are refused.")
+}
+
+/// Refuses to change anything for a page of another site, which a browser tells in
+/// `Sec-Fetch-Site`, or on a plain connection to another machine only in `Origin`. The origin that
+/// a proxy in front shows need not be the `Host` that we see, so `Sec-Fetch-Site` counts first.
+fn check_site(request: &Request) -> Result<(), Problem> {
+    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = authority.or_else(|| header("host")).unwrap_or_default();
+    let is_own = match (header("sec-fetch-site"), header("origin")) {
+        (Some(site), _) => matches!(site, b"same-origin" | b"none"),
+        (None, Some(origin)) => [&b"http://"[..], b"https://"]
+            .iter()
+            .any(|scheme| origin.eq_ignore_ascii_case(&[scheme, host].concat())),
+        (None, None) => true,
+    };
+    if is_own || request.method().is_safe() {
+        return Ok(());
+    }
+    let detail = "Pages of other sites may not change anything here. A proxy in front that does \
+        not speak TLS has to pass on the Host that it was asked for.";
+    Err(Problem::new(ProblemKind::Forbidden, detail))
 }
 
 fn is_local_name(host: &str) -> bool {

@@ -89,8 +89,12 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     uri: Uri,
 ) -> Result<Json<DeadLetters>, Problem> {
-    let params = Params::of(&uri, &["provider", "reason", "limit", "cursor"])?;
-    let filter = DeadFilter { provider: params.provider()?, reason: params.reason()? };
+    let params = Params::of(&uri, &["provider", "reason", "recipient", "limit", "cursor"])?;
+    let filter = DeadFilter {
+        provider: params.provider()?,
+        reason: params.reason()?,
+        recipient: params.recipient()?,
+    };
     let page = api.queue.dead_letters(&filter, params.dead_cursor()?, params.limit()?);
     let mut subjects: HashMap<NotificationId, String> = HashMap::new();
     let mut items = Vec::with_capacity(page.items.len());

@@ -7,13 +7,16 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::openapi::requests::{RetryFilter, RetryRequest};
-use super::openapi::strings::{DeadCursor, Include, JobCursor, JobState, Key, Limit, Name, Reason};
+use super::openapi::strings::{
+    DeadCursor, Include, JobCursor, JobState, Key, Limit, MailboxPart, Name, Reason,
+};
 use super::openapi::{Answer, Endpoints, Operation, Tag};
 use super::problem::ProblemKind as P;
 use super::request::NotifyRequest;
-use super::{deadletters, mailbox, notify, probes, providers, read, revive};
+use super::{deadletters, history, mailbox, notify, probes, providers, read, revive};
 
 const PROVIDER: &str = "Only what this provider has.";
+const RECIPIENT: &str = "Only those to a recipient whose address contains this, in any case.";
 const REASON: &str = "Only those that were given up for this reason.";
 const LIMIT: &str = "How many items at most.";
 const CURSOR: &str = "The `next` of the page before; without it the first page.";
@@ -79,9 +82,12 @@ fn notifications(endpoints: Endpoints) -> Endpoints {
     let queue = Operation::new(T, "getQueue", "How many jobs each provider holds, by state")
         .query::<Name>("provider", PROVIDER)
         .answer(Answer::json::<read::QueueView>(StatusCode::OK, "The queue."));
+    let history = Operation::new(T, "getQueueHistory", "The queues over the last hour")
+        .answer(Answer::json::<history::HistoryView>(StatusCode::OK, "Since the start at most."));
     let jobs = Operation::new(T, "listJobs", "Jobs, newest first")
         .query::<JobState>("state", "Only jobs in this state.")
         .query::<Name>("provider", PROVIDER)
+        .query::<MailboxPart>("recipient", RECIPIENT)
         .query::<Limit>("limit", LIMIT)
         .query::<JobCursor>("cursor", CURSOR)
         .answer(Answer::json::<read::JobsView>(StatusCode::OK, "A page of jobs."))
@@ -97,6 +103,7 @@ fn notifications(endpoints: Endpoints) -> Endpoints {
     endpoints
         .post("/notify", notify::notify, notify)
         .get("/queue", read::queue, queue)
+        .get("/queue/history", history::show, history)
         .get("/jobs", read::jobs, jobs)
         .get("/notifications/{id}", read::notification, show)
         .delete("/notifications/{id}", read::cancel, cancel)
@@ -107,6 +114,7 @@ fn dead_letters(endpoints: Endpoints) -> Endpoints {
     let list = Operation::new(T, "listDeadLetters", "Dead letters, newest first, without bodies")
         .query::<Name>("provider", PROVIDER)
         .query::<Reason>("reason", REASON)
+        .query::<MailboxPart>("recipient", RECIPIENT)
         .query::<Limit>("limit", LIMIT)
         .query::<DeadCursor>("cursor", CURSOR)
         .answer(Answer::json::<deadletters::DeadLetters>(StatusCode::OK, "A page of them."))

@@ -6,6 +6,8 @@
 //! then does it meet the queue. Whatever changes the queue runs in a task of its own, so that a
 //! client that hangs up cuts nothing in half. Every error is a `problem`.
 //!
+//! The operator's page (`ui`) is no part of the API, but a caller of it like any other.
+//!
 //! Nothing here logs above debug level what a client sent, and no answer but
 //! `GET /deadletters/{id}?include=content` holds a body of a message.
 
@@ -17,6 +19,7 @@ mod endpoints;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub mod history;
 mod mailbox;
 mod notify;
 mod openapi;
@@ -30,6 +33,7 @@ mod revive;
 pub mod server;
 mod stream;
 pub mod tokens;
+mod ui;
 mod view;
 pub mod webhook;
 
@@ -53,6 +57,7 @@ use crate::registry::Registry;
 pub use auth::{Auth, Authorizer};
 pub use budget::BodyBudget;
 pub use endpoints::document;
+use history::History;
 use problem::{Problem, ProblemKind};
 
 /// What the API works on.
@@ -74,15 +79,18 @@ pub struct Api {
     pub bodies: BodyBudget,
     /// Whether parked mail goes out by itself (`--redrive auto`).
     pub redrives: bool,
+    /// The last hour of the queues.
+    pub history: Arc<History>,
     /// The folder of the messages that `dev` caught, shown under `/mailbox`.
     pub mailbox: Option<PathBuf>,
 }
 
-/// All paths of the API.
+/// All paths of the API, and the operator's page.
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
     endpoints::all(api.mailbox.as_deref())
         .into_router(api.auth.is_token_needed())
+        .merge(ui::router())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_such_path)
         .layer(middleware::from_fn_with_state(api.auth.clone(), auth::authenticate))
@@ -122,7 +130,8 @@ async fn observe(State(api): State<Arc<Api>>, request: Request, next: Next) -> R
     let headers = response.headers_mut();
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let no_store = HeaderValue::from_static("no-store");
+    headers.entry(header::CACHE_CONTROL).or_insert(no_store);
     response
 }
 

@@ -9,6 +9,7 @@ use axum::http::Uri;
 
 use super::problem::Problem;
 use crate::core::job::{DeadReason, JobId};
+use crate::core::notification::AddressPart;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 
@@ -73,6 +74,11 @@ impl Params {
         self.take("reason", dead_reason)
     }
 
+    /// `recipient`.
+    pub(super) fn recipient(&self) -> Result<Option<AddressPart>, Problem> {
+        self.take("recipient", address_part)
+    }
+
     /// `limit`.
     pub(super) fn limit(&self) -> Result<usize, Problem> {
         let limit = self.take("limit", |text| {
@@ -107,6 +113,11 @@ pub(super) fn dead_reason(text: &str) -> Result<DeadReason, String> {
     DeadReason::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or_else(|| {
         format!("must be one of {}", DeadReason::ALL.map(DeadReason::as_str).join(", "))
     })
+}
+
+/// A part of an address; the error is the rule.
+pub(super) fn address_part(text: &str) -> Result<AddressPart, &'static str> {
+    AddressPart::new(text).ok_or("must be a part of an address: 1 to 254 characters")
 }
 
 /// The id in a path.

@@ -68,7 +68,7 @@ fn reading(
     health: &Health,
     depth: &Depth,
 ) -> ProviderReading {
-    let filter = DeadFilter { provider: Some(name.clone()), reason: None };
+    let filter = DeadFilter { provider: Some(name.clone()), ..DeadFilter::default() };
     let oldest = depth.oldest_accepted_at;
     ProviderReading {
         configured: provider.map(|provider| !provider.disabled),

@@ -119,14 +119,18 @@ pub(super) struct JobsView {
 
 /// Jobs, newest first. Those that are not at their end come from memory.
 pub(super) async fn jobs(State(api): State<Arc<Api>>, uri: Uri) -> Result<Json<JobsView>, Problem> {
-    let params = Params::of(&uri, &["state", "provider", "limit", "cursor"])?;
+    let params = Params::of(&uri, &["state", "provider", "recipient", "limit", "cursor"])?;
     let state = params.take("state", phase)?;
-    let (provider, limit) = (params.provider()?, params.limit()?);
-    let before = params.job_cursor()?;
+    let (provider, recipient) = (params.provider()?, params.recipient()?);
+    let (before, limit) = (params.job_cursor()?, params.limit()?);
+    let keep = move |job: &Job| {
+        provider.as_ref().is_none_or(|name| name == job.progress.provider())
+            && recipient.as_ref().is_none_or(|part| part.is_in(&job.recipient))
+    };
     match state {
         Some(phase @ (Phase::Ready | Phase::InFlight | Phase::Scheduled | Phase::Dead)) => {
             // One more than asked for tells whether there is a next page.
-            let mut found = api.queue.in_phase(phase, provider.as_ref(), before, limit + 1);
+            let mut found = api.queue.in_phase(phase, keep, before, limit + 1);
             let has_more = limit < found.len();
             found.truncate(limit);
             let next = found.last().filter(|_| has_more).map(|job| job.id.to_string());
@@ -137,8 +141,7 @@ pub(super) async fn jobs(State(api): State<Arc<Api>>, uri: Uri) -> Result<Json<J
             let page = api
                 .queue
                 .jobs(before, limit, move |job| {
-                    provider.as_ref().is_none_or(|name| name == job.progress.provider())
-                        && ended.is_none_or(|ended| ended_phase(job) == Some(ended))
+                    keep(job) && ended.is_none_or(|ended| ended_phase(job) == Some(ended))
                 })
                 .await?;
             let view = |job: &_| JobView::of(job, api.queue.phase(job), &api);

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::body::OptionalJsonBytes;
 use super::fields::Object;
 use super::openapi::strings;
-use super::params::{NOT_A_PROVIDER_NAME, Params, dead_reason, id};
+use super::params::{NOT_A_PROVIDER_NAME, Params, address_part, dead_reason, id};
 use super::problem::{FieldError, Problem};
 use super::{Api, broken, run_to_end};
 use crate::core::job::JobId;
@@ -80,7 +80,7 @@ pub(super) struct RetriedCount {
     refused: usize,
 }
 
-/// Queues all dead letters again, or those of one provider or one reason, oldest first. Once a
+/// Queues all dead letters again, or those that the filter takes, oldest first. Once a
 /// queue is full the rest of its dead letters are counted as refused.
 pub(super) async fn retry_all(
     State(api): State<Arc<Api>>,
@@ -91,8 +91,9 @@ pub(super) async fn retry_all(
     let mut object = body.map_or_else(|| Ok(Object::empty()), |body| Object::parse(&body.bytes))?;
     let provider = object.checked("provider", provider_name);
     let reason = object.checked("reason", dead_reason);
+    let recipient = object.checked("recipient", address_part);
     object.finish()?;
-    let filter = DeadFilter { provider, reason };
+    let filter = DeadFilter { provider, reason, recipient };
     let done = run_to_end(async move { revive_all(&api, &filter).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(done)))
 }

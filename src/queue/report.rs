@@ -3,6 +3,7 @@
 use super::Queue;
 use super::state::{Hold, Home, Slot};
 use crate::core::job::{DeadReason, Job, JobId, JobState};
+use crate::core::notification::AddressPart;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 
@@ -75,6 +76,8 @@ pub struct DeadFilter {
     pub provider: Option<ProviderName>,
     /// Those given up for this reason.
     pub reason: Option<DeadReason>,
+    /// Those to a recipient with this in its address.
+    pub recipient: Option<AddressPart>,
 }
 
 impl DeadFilter {
@@ -82,6 +85,7 @@ impl DeadFilter {
         let JobState::Dead { reason, .. } = job.progress.state else { return false };
         self.provider.as_ref().is_none_or(|provider| provider == job.progress.provider())
             && self.reason.is_none_or(|wanted| wanted == reason)
+            && self.recipient.as_ref().is_none_or(|part| part.is_in(&job.recipient))
     }
 }
 
@@ -142,12 +146,13 @@ impl Queue {
         state.homes.iter().map(|(name, home)| (name.clone(), depth_of(home))).collect()
     }
 
-    /// Jobs that have not ended and stand in `phase`, newest first, older than `before`.
+    /// Jobs that have not ended, stand in `phase` and are to be kept, newest first, older than
+    /// `before`.
     #[must_use]
     pub fn in_phase(
         &self,
         phase: Phase,
-        provider: Option<&ProviderName>,
+        keep: impl Fn(&Job) -> bool,
         before: Option<JobId>,
         limit: usize,
     ) -> Vec<Job> {
@@ -162,8 +167,7 @@ impl Queue {
             .values()
             .filter(|slot| stands(slot))
             .map(|slot| &slot.job)
-            .filter(|job| provider.is_none_or(|name| name == job.progress.provider()))
-            .filter(|job| before.is_none_or(|before| job.id < before))
+            .filter(|job| before.is_none_or(|before| job.id < before) && keep(job))
             .collect();
         found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
         found.into_iter().take(limit).cloned().collect()

@@ -53,6 +53,8 @@ async fn every_path_but_those_of_machines_needs_a_token() {
         (Method::DELETE, "/deadletters/01a205c3-2dd0-7680-b861-77841a510462"),
         (Method::POST, "/deadletters/01a205c3-2dd0-7680-b861-77841a510462/retry"),
         (Method::GET, "/providers"),
+        (Method::GET, "/queue/history"),
+        (Method::GET, "/ui/nothing.js"),
         (Method::GET, "/nothing/here"),
         (Method::PUT, "/notify"),
         (Method::GET, "/livez/"),
@@ -66,7 +68,7 @@ async fn every_path_but_those_of_machines_needs_a_token() {
         assert_eq!(answer.headers["content-type"], "application/problem+json");
         assert_eq!(answer.json()["type"], "/problems/unauthorized");
     }
-    for path in ["/livez", "/readyz", "/metrics", "/openapi.json"] {
+    for path in ["/livez", "/readyz", "/metrics", "/openapi.json", "/", "/ui/app.js"] {
         assert_eq!(call(&app, Method::GET, path, &[]).await.status, 200, "{path}");
     }
     let token = format!("Bearer {OLD}");
@@ -173,4 +175,37 @@ async fn without_authentication_no_page_of_another_site_gets_through() {
     assert_eq!(with(&[("origin", "null")]).await.status, 403);
     let own = with(&[("host", "localhost:80"), ("origin", "http://localhost:80")]).await;
     assert_ne!(own.status, 403, "{}", own.body);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_checks_callers_a_page_of_another_site_changes_nothing() {
+    let app = Home::new(&[Provider::plain("a", 1)]).args(&["--insecure-no-auth"]).start().await;
+    let with = async |method: Method, path: &str, headers: &[(&str, &str)]| {
+        app.client.call(method, path, headers, None).await.expect("an answer").status
+    };
+    let letter = "/deadletters/01a205c3-2dd0-7680-b861-77841a510462";
+    let foreign: [&[(&str, &str)]; 4] = [
+        &[("sec-fetch-site", "cross-site")],
+        &[("sec-fetch-site", "same-site"), ("origin", "https://other.example.com")],
+        &[("origin", "https://evil.example")],
+        &[("origin", "null")],
+    ];
+    for headers in foreign {
+        let retried = with(Method::POST, "/deadletters/retry", headers).await;
+        let deleted = with(Method::DELETE, letter, headers).await;
+        assert_eq!((retried, deleted), (403, 403), "{headers:?}");
+        assert_eq!(with(Method::GET, "/queue", headers).await, 200, "no harm is done: {headers:?}");
+    }
+    let own: [&[(&str, &str)]; 4] = [
+        &[],
+        // The name that the proxy is reached by is not the one that it reaches us by.
+        &[("sec-fetch-site", "same-origin"), ("origin", "https://mail.example.com")],
+        &[("sec-fetch-site", "none")],
+        &[("host", "mail.example.com"), ("origin", "http://mail.example.com")],
+    ];
+    for headers in own {
+        let retried = with(Method::POST, "/deadletters/retry", headers).await;
+        let deleted = with(Method::DELETE, letter, headers).await;
+        assert_eq!((retried, deleted), (202, 404), "{headers:?}");
+    }
 }

@@ -99,7 +99,7 @@ async fn bad_query_parameters_are_named() {
         shown += &format!("{path}: {detail}\n");
     }
     insta::assert_snapshot!(shown, @r#"
-    /jobs?limti=3: The query parameter "limti" is not known; this path takes state, provider, limit, cursor.
+    /jobs?limti=3: The query parameter "limti" is not known; this path takes state, provider, recipient, limit, cursor.
     /jobs?limit=0: The query parameter "limit" must be a number from 1 to 1000.
     /jobs?limit=1001: The query parameter "limit" must be a number from 1 to 1000.
     /jobs?limit=1&limit=2: The query parameter "limit" must not be given twice.

@@ -45,6 +45,7 @@ mod openapi;
 mod order;
 mod other_volume;
 mod outage;
+mod page;
 mod power;
 mod queue_model;
 mod reload;

@@ -16,7 +16,7 @@ use crate::support::api::{TestApi, notification};
 use crate::support::openapi::{check, validator};
 
 /// The endpoints of the API; those of `/mailbox` only in `dev`.
-const ENDPOINTS: [&str; 17] = [
+const ENDPOINTS: [&str; 18] = [
     "DELETE /deadletters/{id}",
     "DELETE /notifications/{id}",
     "GET /deadletters",
@@ -30,6 +30,7 @@ const ENDPOINTS: [&str; 17] = [
     "GET /openapi.json",
     "GET /providers",
     "GET /queue",
+    "GET /queue/history",
     "GET /readyz",
     "POST /deadletters/retry",
     "POST /deadletters/{id}/retry",
@@ -46,6 +47,8 @@ const FIELDS: &[(&str, &str)] = &[
     ("AcceptedJob", "id recipient"),
     ("Queue", "capacity depth oldestAcceptedAt providers"),
     ("ProviderQueue", "capacity depth healthy inFlight name nextAttemptAt parked ready scheduled"),
+    ("QueueHistory", "at intervalSeconds providers"),
+    ("ProviderHistory", "depth name oldestSeconds parked"),
     (
         "Job",
         "acceptedAt attempts chain id nextAttemptAt notification provider recipient redrive state",
@@ -56,7 +59,7 @@ const FIELDS: &[(&str, &str)] = &[
         "attempts deadAt id lastError notification provider reason recipient redrive subject",
     ),
     ("RetryRequest", "mailProvider"),
-    ("RetryFilter", "provider reason"),
+    ("RetryFilter", "provider reason recipient"),
     ("Problem", "detail errors status title type"),
     ("FieldError", "detail pointer"),
 ];

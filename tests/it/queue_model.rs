@@ -332,7 +332,7 @@ impl World {
             assert_eq!(depth.depth, parts, "{depth:?}");
         }
         let phases = |phase| {
-            let found = self.queue.in_phase(phase, None, None, usize::MAX);
+            let found = self.queue.in_phase(phase, |_| true, None, usize::MAX);
             found.into_iter().map(|job| job.id).collect::<BTreeSet<_>>()
         };
         for job in self.jobs.values() {

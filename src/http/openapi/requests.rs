@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::strings::{Mailbox, Name, Reason, Reference};
+use super::strings::{Mailbox, MailboxPart, Name, Reason, Reference};
 use crate::http::fields::LIST_LEN_MAX;
 use crate::http::request::{NotifyRequest, SUBJECT_LEN_MAX};
 
@@ -130,6 +130,11 @@ impl JsonSchema for RetryFilter {
             "properties": properties([
                 ("provider", "Only those of this provider.", name.into()),
                 ("reason", "Only those that were given up for this reason.", reason.into()),
+                (
+                    "recipient",
+                    "Only those to a recipient whose address contains this, in any case.",
+                    generator.subschema_for::<MailboxPart>().into(),
+                ),
             ]),
             "additionalProperties": false,
         })

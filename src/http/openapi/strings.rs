@@ -105,6 +105,8 @@ schemas! { true:
     };
     /// The address of a recipient or sender.
     Mailbox = {"type": "string", "format": "idn-email", "maxLength": ADDRESS_BYTES_MAX};
+    /// A part of an address.
+    MailboxPart = {"type": "string", "minLength": 1, "maxLength": ADDRESS_BYTES_MAX};
     /// An enhanced status code (RFC 3463).
     EnhancedCode = {"type": "string", "pattern": r"^[245]\.[0-9]+\.[0-9]+$"};
     /// How many items a page has.

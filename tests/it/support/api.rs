@@ -92,6 +92,7 @@ impl TestApi {
             auth: Auth::Local,
             bodies: BodyBudget::default(),
             redrives: true,
+            history: Arc::default(),
             mailbox,
         };
         let test = Self { store, queue, registry, clock, ready, router: router(api) };

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod app;
+pub mod browser;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -92,6 +93,7 @@ fn has(thing: &str) -> bool {
     let cached = |name: &str| root && mail_servers::cache(name).exists();
     match thing {
         "aiosmtpd" => root && there(&["/usr/lib/python3/dist-packages/aiosmtpd"]),
+        "chromium" => there(&["/usr/bin/chromium", "/usr/bin/chromedriver"]),
         "exim" | "opensmtpd" => cached(thing),
         "faketime" => there(&[clock::LIBRARY]),
         "fuse" => {
