@@ -33,6 +33,7 @@ mod kubernetes;
 mod kubernetes_auth;
 mod mail_servers;
 mod manifests;
+mod manual;
 mod metrics;
 mod migrate_config;
 mod openapi;

@@ -110,6 +110,7 @@ fn has(thing: &str) -> bool {
             let assets = kube::assets();
             ["etcd", "kube-apiserver", "kubectl"].iter().all(|name| assets.join(name).exists())
         }
+        "mandoc" => there(&["/usr/bin/mandoc"]),
         "postfix" => {
             root && there(&[
                 "/usr/sbin/postfix",
