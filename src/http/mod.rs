@@ -13,6 +13,7 @@ mod auth;
 mod body;
 mod deadletters;
 mod endpoints;
+mod explain;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::body::JsonBytes;
+use super::explain::explain;
 use super::openapi::strings;
 use super::params::Params;
 use super::problem::{FieldError, Problem, ProblemKind};
@@ -18,7 +19,8 @@ use super::view::{Stamp, names};
 use super::{Api, run_to_end};
 use crate::core::job::JobId;
 use crate::core::notification::Address;
-use crate::core::route::{RouteError, route};
+use crate::core::provider::ProviderName;
+use crate::core::route::{Catalog, RouteError, route};
 use crate::queue::store::IdempotencyKey;
 use crate::queue::{Accept, AcceptError, Accepted};
 
@@ -35,9 +37,12 @@ pub(super) async fn notify(
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
-    Params::of(&uri, &[])?;
+    let is_dry = Params::of(&uri, &["dryRun"])?.dry_run()?;
     let request = NotifyRequest::parse(&body, api.clock.now())?;
     drop(body);
+    if is_dry {
+        return Ok(explain(&api, &request)?.into_response());
+    }
     let key = idempotency_key(&headers)?
         .map(|key| IdempotencyKey { key, fingerprint: request.fingerprint() });
     let accepted = run_to_end(async move { accept(&api, request, key).await }).await?;
@@ -57,17 +62,9 @@ async fn accept(
     }
     let catalog = api.registry.catalog();
     let recipients = request.recipients(&catalog, api.clock.now())?;
-    let route = route(request.wish(), &catalog).map_err(|error| match error {
-        RouteError::NoSuchProvider(_) => {
-            Problem::invalid(vec![FieldError::new("/mailProvider", "does not exist")])
-        }
-        RouteError::NoProvider => Problem::new(
-            ProblemKind::NoMailProvider,
-            "No enabled MailProvider can carry this notification.",
-        ),
-    })?;
+    let route = route(request.wish(), &catalog).map_err(no_route)?;
     let first = route.chain[0].clone();
-    let capacity = catalog.enabled(&first).map_or(0, |provider| provider.retry.queue_size);
+    let capacity = capacity(&catalog, &first);
     let accept = Accept {
         recipients,
         content: request.content,
@@ -86,6 +83,23 @@ async fn accept(
         }
         error.into()
     })
+}
+
+pub(super) fn no_route(error: RouteError) -> Problem {
+    match error {
+        RouteError::NoSuchProvider(_) => {
+            Problem::invalid(vec![FieldError::new("/mailProvider", "does not exist")])
+        }
+        RouteError::NoProvider => Problem::new(
+            ProblemKind::NoMailProvider,
+            "No enabled MailProvider can carry this notification.",
+        ),
+    }
+}
+
+/// How many jobs the queue of `provider` holds.
+pub(super) fn capacity(catalog: &Catalog, provider: &ProviderName) -> usize {
+    catalog.enabled(provider).map_or(0, |provider| provider.retry.queue_size)
 }
 
 /// The `Idempotency-Key` header: 1 to 255 visible ASCII characters, once.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::store::{Change, IdempotencyKey, StoreError};
-use super::{Home, Queue};
+use super::{Home, Queue, State};
 use crate::core::job::{Job, JobId, Progress};
 use crate::core::notification::{Address, Content, Notification, NotificationId};
 use crate::core::provider::ProviderName;
@@ -141,6 +141,21 @@ impl Queue {
         Ok(Accepted { notification, replayed: false })
     }
 
+    /// How many places are taken at `provider`, and whether `count` more jobs would find theirs now.
+    /// Takes none.
+    ///
+    /// # Errors
+    /// Beside the places: what [`Queue::accept`] would say before it turns to the disk.
+    pub fn place(
+        &self,
+        provider: &ProviderName,
+        count: usize,
+        capacity: usize,
+    ) -> (usize, Result<(), AcceptError>) {
+        let state = self.lock();
+        (state.depth(provider), state.check_place(provider, count, capacity))
+    }
+
     /// Takes places for so many jobs, and names them and their notification.
     fn reserve(
         &self,
@@ -150,18 +165,35 @@ impl Queue {
         now: Time,
     ) -> Result<(NotificationId, Vec<JobId>), AcceptError> {
         let mut state = self.lock();
-        if state.stopping {
+        state.check_place(provider, count, capacity)?;
+        let home: &mut Home = state.homes.entry(provider.clone()).or_default();
+        home.reserved_count += count;
+        let id = NotificationId(state.ids.next(now));
+        Ok((id, (0..count).map(|_| JobId(state.ids.next(now))).collect()))
+    }
+}
+
+impl State {
+    /// Queued and parked jobs of `provider`, and those that are just being accepted.
+    fn depth(&self, provider: &ProviderName) -> usize {
+        self.homes.get(provider).map_or(0, Home::depth)
+    }
+
+    fn check_place(
+        &self,
+        provider: &ProviderName,
+        count: usize,
+        capacity: usize,
+    ) -> Result<(), AcceptError> {
+        if self.stopping {
             return Err(AcceptError::Stopping);
         }
-        let home: &mut Home = state.homes.entry(provider.clone()).or_default();
-        let depth = home.depth();
+        let depth = self.depth(provider);
         if depth + count > capacity {
             let provider = provider.clone();
             return Err(AcceptError::Full { provider, capacity, depth, wanted: count });
         }
-        home.reserved_count += count;
-        let id = NotificationId(state.ids.next(now));
-        Ok((id, (0..count).map(|_| JobId(state.ids.next(now))).collect()))
+        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ mod damage;
 mod delivery;
 mod deploy;
 mod dev;
+mod explain;
 mod full;
 mod health;
 mod hostile;

@@ -44,6 +44,9 @@ const FIELDS: &[(&str, &str)] = &[
     ),
     ("Accepted", "acceptedAt chain id jobs provider warnings"),
     ("AcceptedJob", "id recipient"),
+    ("Explanation", "candidates chain detail provider queue recipients rule status type warnings"),
+    ("Candidate", "circuitOpenSince decision healthy lastError level named provider reason"),
+    ("Place", "capacity depth wanted"),
     ("Queue", "capacity depth oldestAcceptedAt providers"),
     ("ProviderQueue", "capacity depth healthy inFlight name nextAttemptAt parked ready scheduled"),
     (
