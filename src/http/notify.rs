@@ -73,6 +73,7 @@ async fn accept(
         capacity,
         warnings: route.warnings,
         key,
+        trace: None,
     };
     api.queue.accept(accept).await.map_err(|error| {
         match &error {

@@ -8,6 +8,7 @@ use crate::core::job::{Job, JobId, Progress};
 use crate::core::notification::{Address, Content, Notification, NotificationId};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
+use crate::core::trace::TraceContext;
 
 /// A notification that was checked and routed.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Accept {
     pub warnings: Vec<String>,
     /// The caller's idempotency key.
     pub key: Option<IdempotencyKey>,
+    /// The span that it is accepted in.
+    pub trace: Option<TraceContext>,
 }
 
 /// The answer to a notification that is on stable storage.
@@ -107,7 +110,8 @@ impl Queue {
     }
 
     async fn accept_new(&self, accept: Accept) -> Result<Accepted, AcceptError> {
-        let Accept { recipients, content, expires_at, chain, capacity, warnings, key } = accept;
+        let Accept { recipients, content, expires_at, chain, capacity, warnings, key, trace } =
+            accept;
         let count = recipients.len();
         let now = self.clock.now();
         let (id, jobs) = self.reserve(&chain[0], count, capacity, now)?;
@@ -120,6 +124,7 @@ impl Queue {
             chain: chain.clone(),
             warnings,
             jobs: std::iter::zip(jobs, recipients).collect(),
+            trace: trace.map(Arc::new),
         };
         let change = Change::Accept { notification: notification.clone(), content, deadline, key };
         let committed = self.store.commit(vec![change]).await;
@@ -133,6 +138,7 @@ impl Queue {
                 notification: notification.id,
                 recipient: recipient.clone(),
                 accepted_at: now,
+                trace: notification.trace.clone(),
                 progress: Progress::fresh(chain.clone(), now, deadline),
             });
         }

@@ -55,6 +55,7 @@ impl Index {
                 notification: notification.id,
                 recipient: recipient.map(|(_, to)| to.clone()).unwrap_or_default(),
                 accepted_at: notification.accepted_at,
+                trace: notification.trace.clone(),
                 sequence: changed,
                 progress,
             };

@@ -1,5 +1,7 @@
 //! The store: what was committed is there again, however the process ended.
 
+mod versions;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use breakglass_mailer::core::notification::{Address, Content, Notification, Noti
 use breakglass_mailer::core::outcome::{Reply, Stage};
 use breakglass_mailer::core::provider::ProviderName;
 use breakglass_mailer::core::time::Time;
+use breakglass_mailer::core::trace::TraceContext;
 use breakglass_mailer::queue::store::{Change, IdempotencyKey, Store, StoreError};
 use breakglass_mailer::store::{DiskStore, OpenError, Opened, Options};
 use tempfile::TempDir;
@@ -32,7 +35,7 @@ impl Disk {
         self.folder.path()
     }
 
-    fn try_open(&self) -> Result<(Arc<DiskStore>, Opened), OpenError> {
+    pub(crate) fn try_open(&self) -> Result<(Arc<DiskStore>, Opened), OpenError> {
         let mut options = Options::new(self.path());
         options.segment_bytes_max = self.segment_bytes_max;
         options.slack_bytes = self.segment_bytes_max;
@@ -77,6 +80,12 @@ pub(crate) fn content(number: u32) -> Content {
     }
 }
 
+/// Where a caller stands in a trace of its own.
+fn trace() -> Arc<TraceContext> {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    Arc::new(TraceContext::parse(parent, "vendor=1").expect("it is valid"))
+}
+
 pub(crate) fn accept(number: u32, recipients_count: u32) -> (Notification, Change) {
     let to = |n| Address::parse(&format!("r{n}@example.com")).expect("valid");
     let notification = Notification {
@@ -87,6 +96,7 @@ pub(crate) fn accept(number: u32, recipients_count: u32) -> (Notification, Chang
         chain: chain(&["a", "b"]),
         warnings: vec!["escalation x does not exist".into()],
         jobs: (0..recipients_count).map(|n| (JobId(Uuid::now_v7()), to(n))).collect(),
+        trace: number.is_multiple_of(2).then(trace),
     };
     let key = IdempotencyKey { key: format!("key {number}"), fingerprint: [7; 32] };
     let change = Change::Accept {
@@ -303,12 +313,12 @@ async fn a_second_process_and_a_newer_store_are_refused_with_the_reason() {
 
     let segment = disk.path().join("journal/0000000001.seg");
     let mut bytes = fs::read(&segment).expect("the journal");
-    bytes[4] = 2;
+    bytes[4] = 3;
     let checksum = crc32c::crc32c(&bytes[..32]).to_le_bytes();
     bytes[32..36].copy_from_slice(&checksum);
     fs::write(&segment, bytes).expect("a write");
     let refused = disk.try_open().err().expect("it is newer").to_string();
-    assert!(refused.starts_with("the store has schema 2"), "{refused}");
+    assert!(refused.starts_with("the store has schema 3"), "{refused}");
 }
 
 #[tokio::test]
@@ -326,47 +336,4 @@ async fn a_lost_identity_is_read_from_the_journal_and_a_lost_journal_is_refused(
     drop(again);
     fs::remove_file(disk.path().join("journal/0000000001.seg")).expect("the journal");
     assert!(matches!(disk.try_open().err(), Some(OpenError::JournalMissing)));
-}
-
-/// A line for each live job of a store: what a person would look for.
-fn summary(store: &DiskStore) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for job in store.live().expect("live jobs") {
-        let notification = store.notification(job.notification).expect("a read").expect("known");
-        let text = store.content(job.notification).expect("a content").text.unwrap_or_default();
-        let (_, attempts) = store.job(job.id).expect("a read").expect("known");
-        let state = match job.progress.state {
-            JobState::Queued { due } => format!("queued until {}", due.0),
-            other => format!("{other:?}"),
-        };
-        lines.push(format!(
-            "{} to {}: {state}, {} attempts, {} bytes of text",
-            notification.subject,
-            job.recipient,
-            attempts.len(),
-            text.len()
-        ));
-    }
-    lines.sort();
-    lines
-}
-
-#[test]
-fn a_store_that_version_0_1_0_left_after_a_crash_still_opens() {
-    let disk = Disk::new();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/v0001-store");
-    copy_folder(&fixture, disk.path());
-    let (store, opened) = disk.open();
-    assert_eq!((opened.created, opened.damage), (false, vec![]));
-    insta::assert_debug_snapshot!(summary(&store), @r#"
-    [
-        "request 0 to r1@example.com: Dead { reason: Deferred, at: Time(3000), detail: \"later\" }, 2 attempts, 350 bytes of text",
-        "request 0 to r2@example.com: queued until 1000, 0 attempts, 350 bytes of text",
-        "request 1 to r1@example.com: Dead { reason: Deferred, at: Time(3000), detail: \"later\" }, 2 attempts, 350 bytes of text",
-        "request 1 to r2@example.com: queued until 1001, 0 attempts, 350 bytes of text",
-        "request 2 to r1@example.com: Dead { reason: Deferred, at: Time(3000), detail: \"later\" }, 2 attempts, 350 bytes of text",
-        "request 2 to r2@example.com: queued until 1002, 0 attempts, 350 bytes of text",
-        "request 300 to r0@example.com: queued until 1300, 0 attempts, 450 bytes of text",
-    ]
-    "#);
 }
