@@ -34,6 +34,7 @@ use crate::queue::{Ids, Queue};
 use crate::registry::Registry;
 use crate::smtp::{SmtpTransport, Timeouts};
 use crate::store::{DiskStore, Opened, Options};
+use crate::tracer::Tracer;
 
 pub use dev::dev;
 use kubernetes::Kubernetes;
@@ -52,6 +53,10 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
     let tokens = match serve.token_file.as_ref().filter(|_| serve.auth == AuthMode::Token) {
         Some(file) => Some((Tokens::read(file)?, file.clone())),
         None => None,
+    };
+    let tracer = match serve.otlp_endpoint().map_err(anyhow::Error::msg)? {
+        Some(endpoint) => Tracer::exporting(&endpoint)?,
+        None => Tracer::default(),
     };
     let source = serve.providers.as_ref().map(|path| Source {
         path: path.clone(),
@@ -86,7 +91,7 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
             Some(kubernetes) => kubernetes.start(&app, &serve, auth),
             None => Mode::new(auth),
         };
-        app.run(listener, mode).await
+        app.run(listener, Mode { tracer, ..mode }).await
     })
 }
 
@@ -146,6 +151,7 @@ struct Mode {
     auth: Auth,
     /// The folder of the mailbox of `dev`.
     mailbox: Option<PathBuf>,
+    tracer: Tracer,
     /// Whether this process leads, where there are several.
     leads: watch::Receiver<bool>,
     /// Whether the providers are known; it does not become false again.
@@ -155,7 +161,8 @@ struct Mode {
 impl Mode {
     /// One process, whose providers are known from the start.
     fn new(auth: Auth) -> Self {
-        Self { auth, mailbox: None, leads: watch::channel(true).1, listed: watch::channel(true).1 }
+        let (leads, listed) = (watch::channel(true).1, watch::channel(true).1);
+        Self { auth, mailbox: None, tracer: Tracer::default(), leads, listed }
     }
 }
 
@@ -199,6 +206,7 @@ impl App {
             registry: self.registry.clone(),
             transport: Arc::new(SmtpTransport::new(timeouts)),
             metrics: self.metrics.clone(),
+            tracer: mode.tracer.clone(),
             clock: self.clock,
             connections_max: usize::from(self.policy.max_connections),
             redrive: self.policy.redrive == Redrive::Auto,
@@ -214,6 +222,7 @@ impl App {
             queue: self.queue.clone(),
             registry: self.registry.clone(),
             metrics: self.metrics.clone(),
+            tracer: mode.tracer.clone(),
             clock: self.clock,
             ready: readiness,
             auth: mode.auth,
@@ -255,12 +264,14 @@ impl App {
         self.closing.cancel();
         // An answer that hangs is the client's doing; what it asked for is on disk or refused.
         let _ = timeout(ANSWERS_TIME_MAX, answering).await;
-        let store = self.store.clone();
+        let (store, tracer) = (self.store.clone(), mode.tracer);
+        let exporting = tokio::task::spawn_blocking(move || tracer.shutdown());
         tokio::task::spawn_blocking(move || store.close())
             .await
             .map_err(|_| anyhow!("closing the store failed"))??;
         self.tasks.close();
         let _ = timeout(TASKS_TIME_MAX, self.tasks.wait()).await;
+        let _ = exporting.await;
         tracing::info!("stopped");
         Ok(())
     }

@@ -210,7 +210,7 @@ pub struct DeadFilter {
 }
 
 /// Where a server is: `http://` or `https://`, a host, and perhaps a port and a path before ours.
-fn server(text: &str) -> Result<String, String> {
+pub(super) fn server(text: &str) -> Result<String, String> {
     let rule = "give a URL such as http://127.0.0.1:8080, without user and query".to_owned();
     let Ok(uri) = text.parse::<ureq::http::Uri>() else { return Err(rule) };
     let is_http = text.starts_with("http://") || text.starts_with("https://");

@@ -28,6 +28,7 @@ use crate::core::route::Catalog;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::{Registry, Transition};
+use crate::tracer::Tracer;
 use transport::Transport;
 
 pub use sweep::Retention;
@@ -42,6 +43,8 @@ pub struct Delivery {
     pub transport: Arc<dyn Transport>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Follows attempts.
+    pub tracer: Tracer,
     /// The time.
     pub clock: Clock,
     /// How many connections a provider is given at once. Never zero.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -15,12 +15,14 @@ use super::openapi::strings;
 use super::params::Params;
 use super::problem::{FieldError, Problem, ProblemKind};
 use super::request::NotifyRequest;
+use super::spans::AnsweredIn;
 use super::view::{Stamp, names};
 use super::{Api, run_to_end};
 use crate::core::job::JobId;
 use crate::core::notification::Address;
 use crate::core::provider::ProviderName;
 use crate::core::route::{Catalog, RouteError, route};
+use crate::core::trace::TraceContext;
 use crate::queue::store::IdempotencyKey;
 use crate::queue::{Accept, AcceptError, Accepted};
 
@@ -33,6 +35,7 @@ pub(super) const KEY_LEN_MAX: usize = 255;
 /// Takes a notification in.
 pub(super) async fn notify(
     State(api): State<Arc<Api>>,
+    Extension(answered_in): Extension<AnsweredIn>,
     uri: Uri,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
@@ -45,7 +48,8 @@ pub(super) async fn notify(
     }
     let key = idempotency_key(&headers)?
         .map(|key| IdempotencyKey { key, fingerprint: request.fingerprint() });
-    let accepted = run_to_end(async move { accept(&api, request, key).await }).await?;
+    let accepted =
+        run_to_end(async move { accept(&api, request, key, answered_in.0).await }).await?;
     Ok(answer(&accepted))
 }
 
@@ -53,6 +57,7 @@ async fn accept(
     api: &Api,
     request: NotifyRequest,
     key: Option<IdempotencyKey>,
+    trace: Option<TraceContext>,
 ) -> Result<Accepted, Problem> {
     // The first answer holds even when the names in the request lead elsewhere by now.
     if let Some(key) = &key
@@ -73,7 +78,7 @@ async fn accept(
         capacity,
         warnings: route.warnings,
         key,
-        trace: None,
+        trace,
     };
     api.queue.accept(accept).await.map_err(|error| {
         match &error {

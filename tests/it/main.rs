@@ -49,4 +49,5 @@ mod store;
 mod store_crash;
 mod store_tools;
 mod support;
+mod traces;
 mod webhook;

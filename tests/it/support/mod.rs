@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod operator;
 pub mod oracle;
+pub mod otlp;
 pub mod peer;
 pub mod provider;
 pub mod replay;
