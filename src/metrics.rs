@@ -109,6 +109,8 @@ metrics! {
     commit_jobs: Histogram = "breakglass_mailer_store_commit_jobs" [] in COMMIT_JOBS;
     /// Records that could not be read and were set aside.
     damaged_records: IntGauge = "breakglass_mailer_store_damaged_records" [];
+    /// 1 when the data folder was empty at this start: nothing is continued.
+    store_new: IntGauge = "breakglass_mailer_store_new" [];
     /// 1 when this pod had another store before: what that one holds is not here.
     store_changed: IntGauge = "breakglass_mailer_store_changed" [];
     /// Requests, by method, path template and status.
@@ -207,6 +209,11 @@ impl Metrics {
     /// The store is not the one that this pod had before.
     pub fn store_changed(&self) {
         self.store_changed.set(1);
+    }
+
+    /// Whether this start began a new store.
+    pub fn store_new(&self, created: bool) {
+        self.store_new.set(i64::from(created));
     }
 
     /// How many records the store has set aside because they cannot be read.

@@ -46,7 +46,7 @@ impl Kubernetes {
         let Self { client, webhook } = self;
         let namespace = own_namespace(serve.namespace.clone());
         let (registry, stop) = (&app.registry, &app.stop);
-        let (leading, leads) = watch::channel(false);
+        let (leading, leads) = watch::channel(None);
         let (seeing, seen) = watch::channel(None);
         let (listing, listed) = watch::channel(false);
         let source = resources::Source {
@@ -59,8 +59,10 @@ impl Kubernetes {
         let pod = variable("POD_NAME");
         let identity =
             pod.clone().unwrap_or_else(|| format!("breakglass-mailer-{}", Uuid::now_v7()));
+        let clock = app.clock;
+        let now = move || clock.now();
         let electing =
-            lease::elect(client.clone(), namespace.clone(), identity, leading, stop.clone());
+            lease::elect(client.clone(), namespace.clone(), identity, leading, now, stop.clone());
         app.tasks.spawn(electing);
         if let Some(pod) = pod {
             let pod = Pod { namespace, name: pod, uid: variable("POD_UID") };

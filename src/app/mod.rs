@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -24,10 +24,11 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::{AuthMode, Policy, Redrive, Serve, own_namespace};
 use crate::core::health::HealthIntervals;
+use crate::core::time::Time;
 use crate::delivery::{Delivery, Retention};
 use crate::http::server::{self, Limits};
 use crate::http::tokens::{self, Tokens};
-use crate::http::{Api, Auth, router};
+use crate::http::{Api, Auth, BodyBudget, router};
 use crate::manifests::{self, Source};
 use crate::metrics::Metrics;
 use crate::queue::{Ids, Queue};
@@ -104,20 +105,34 @@ fn run_to_end(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
     ended
 }
 
-/// How many callers may be connected at once: as many as there are file descriptors, less those
-/// that the store and the connections to providers need.
-fn callers_max() -> usize {
-    const CALLERS_MAX: u64 = 16_384;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    let files = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    // No limit at all is `None`.
-    let files = files.unwrap_or(u64::MAX);
-    let callers = (files / 2).max(files.saturating_sub(1024)).clamp(1, CALLERS_MAX);
-    usize::try_from(callers).unwrap_or(usize::MAX)
+/// How many connections there may be at once, by the file descriptors that there are.
+struct Connections {
+    /// With callers.
+    callers_max: usize,
+    /// With the servers of all providers together.
+    servers_max: usize,
+}
+
+impl Connections {
+    /// Raises the limit on file descriptors as far as it goes, and shares them out.
+    fn by_descriptors() -> Self {
+        const CALLERS_MAX: u64 = 16_384;
+        // What the process has open at rest, and the journal's segments while they are read.
+        const OTHERS: u64 = 32;
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+        let files = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+            Ok(()) => limit.maximum,
+            Err(_) => limit.current,
+        };
+        // No limit at all is `None`.
+        let files = files.unwrap_or(u64::MAX).saturating_sub(OTHERS);
+        let callers = (files / 2).max(files.saturating_sub(1024)).clamp(2, CALLERS_MAX);
+        let servers = files.saturating_sub(callers).max(2);
+        let count = |files| usize::try_from(files).unwrap_or(usize::MAX);
+        // One more caller than there are places may wait for one.
+        Self { callers_max: count(callers - 1), servers_max: count(servers) }
+    }
 }
 
 /// Opens a socket to listen on: before the store, so that a second start on the same address
@@ -152,8 +167,8 @@ struct Mode {
     /// The folder of the mailbox of `dev`.
     mailbox: Option<PathBuf>,
     tracer: Tracer,
-    /// Whether this process leads, where there are several.
-    leads: watch::Receiver<bool>,
+    /// Since when this process leads, where there are several.
+    leads: watch::Receiver<Option<Time>>,
     /// Whether the providers are known; it does not become false again.
     listed: watch::Receiver<bool>,
 }
@@ -161,8 +176,13 @@ struct Mode {
 impl Mode {
     /// One process, whose providers are known from the start.
     fn new(auth: Auth) -> Self {
-        let (leads, listed) = (watch::channel(true).1, watch::channel(true).1);
-        Self { auth, mailbox: None, tracer: Tracer::default(), leads, listed }
+        Self {
+            auth,
+            mailbox: None,
+            tracer: Tracer::default(),
+            leads: watch::channel(Some(Time::default())).1,
+            listed: watch::channel(true).1,
+        }
     }
 }
 
@@ -176,6 +196,7 @@ impl App {
         let (store, opened) = DiskStore::open(options)?;
         report(folder, &opened);
         metrics.damaged(opened.damage.len());
+        metrics.store_new(opened.created);
         let queue = Queue::open(store.clone(), clock, Ids::random(), policy.max_age)?;
         let intervals = HealthIntervals {
             healthy: policy.health_interval,
@@ -200,11 +221,12 @@ impl App {
     /// Delivers and answers until a signal comes or the store stops.
     async fn run(self, listener: TcpListener, mode: Mode) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
+        let connections = Connections::by_descriptors();
         let timeouts = Timeouts { probe: self.policy.health_timeout, ..Timeouts::default() };
         let delivery = Delivery {
             queue: self.queue.clone(),
             registry: self.registry.clone(),
-            transport: Arc::new(SmtpTransport::new(timeouts)),
+            transport: Arc::new(SmtpTransport::bounded(timeouts, connections.servers_max)),
             metrics: self.metrics.clone(),
             tracer: mode.tracer.clone(),
             clock: self.clock,
@@ -226,12 +248,13 @@ impl App {
             clock: self.clock,
             ready: readiness,
             auth: mode.auth,
+            bodies: BodyBudget::default(),
             redrives: self.policy.redrive == Redrive::Auto,
             mailbox: mode.mailbox,
         };
         let mut store_stopped = self.store.stopped();
         let delivering = delivery.start();
-        let limits = Limits { connections_count_max: callers_max(), ..Limits::default() };
+        let limits = Limits { connections_count_max: connections.callers_max, ..Limits::default() };
         let serving = server::serve(listener, router(api), limits, self.closing.clone());
         let answering = tokio::spawn(serving);
         tracing::info!(%address, "listening");
@@ -246,24 +269,28 @@ impl App {
         tokio::select! {
             signal = stop_signal() => tracing::info!("stopping after {}", signal?),
             () = known => {}
-            stopped = store_stopped.wait_for(Option::is_some) => {
-                let why = stopped.ok().and_then(|why| why.clone()).unwrap_or_default();
-                bail!("the store has stopped, restart to read the truth from disk: {why}");
-            }
+            why = stop_of(&mut store_stopped) => return Err(why),
         }
         is_ready.send_replace(false);
         self.queue.stop_accepting();
         self.stop.cancel();
-        let in_time = tokio::select! {
-            in_time = delivering.finish(self.policy.shutdown_grace) => in_time,
-            signal = stop_signal() => { signal?; false }
+        let wind_down = async {
+            let in_time = tokio::select! {
+                in_time = delivering.finish(self.policy.shutdown_grace) => in_time,
+                signal = stop_signal() => { signal?; false }
+            };
+            if !in_time {
+                tracing::warn!("sends under way were cut short; their jobs stay queued");
+            }
+            self.closing.cancel();
+            // An answer that hangs is the client's doing; what it asked for is on disk or refused.
+            let _ = timeout(ANSWERS_TIME_MAX, answering).await;
+            anyhow::Ok(())
         };
-        if !in_time {
-            tracing::warn!("sends under way were cut short; their jobs stay queued");
+        tokio::select! {
+            done = wind_down => done?,
+            why = stop_of(&mut store_stopped) => return Err(why),
         }
-        self.closing.cancel();
-        // An answer that hangs is the client's doing; what it asked for is on disk or refused.
-        let _ = timeout(ANSWERS_TIME_MAX, answering).await;
         let (store, tracer) = (self.store.clone(), mode.tracer);
         let exporting = tokio::task::spawn_blocking(move || tracer.shutdown());
         tokio::task::spawn_blocking(move || store.close())
@@ -275,6 +302,14 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Returns when the store has stopped for good: then what is not answered must stay so, because
+/// nobody knows whether it is on the disk.
+async fn stop_of(stopped: &mut watch::Receiver<Option<String>>) -> anyhow::Error {
+    let why = stopped.wait_for(Option::is_some).await;
+    let why = why.ok().and_then(|why| why.clone()).unwrap_or_default();
+    anyhow!("the store has stopped, restart to read the truth from disk: {why}")
 }
 
 /// Tells what was found in the data folder, so that nobody takes a new one for the old one.

@@ -192,11 +192,17 @@ pub enum Password {
 }
 
 impl Password {
-    /// The password that `value` of a Secret's `key` holds; an empty one is none. A line break at
-    /// its end is not part of it: `echo` and editors write one, and no login has one.
+    /// What of `value` is the password. A line break at its end is not part of it: `echo` and editors
+    /// write one, and no login has one.
+    #[must_use]
+    pub fn text_of(value: &str) -> &str {
+        value.trim_end_matches(['\r', '\n'])
+    }
+
+    /// The password that `value` of a Secret's `key` holds; an empty one is none.
     #[must_use]
     pub fn of(value: &str, secret: &str, key: &str) -> Self {
-        match value.trim_end_matches(['\r', '\n']) {
+        match Self::text_of(value) {
             "" => Self::KeyNotFound(secret.to_owned(), key.to_owned()),
             password => Self::Loaded(SecretString::from(password)),
         }

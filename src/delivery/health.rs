@@ -13,6 +13,7 @@ use super::Delivery;
 use super::lane::sleep_until;
 use crate::core::health::{Health, HealthEvent};
 use crate::core::provider::{Provider, ProviderName};
+use crate::core::time::Time;
 use crate::registry::same_server;
 
 impl Delivery {
@@ -50,13 +51,11 @@ impl Delivery {
         let name = &provider.name;
         let mut leads = self.leads.clone();
         let mut changes = self.registry.changes();
-        let mut was_leading = false;
         loop {
             changes.borrow_and_update();
-            let is_leading = *leads.borrow_and_update();
+            let leading_since = *leads.borrow_and_update();
             let known = self.registry.health_of(&provider).and_then(|health| health.healthy);
-            if known == Some(true) && !is_leading {
-                was_leading = false;
+            if known == Some(true) && leading_since.is_none() {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
@@ -65,20 +64,21 @@ impl Delivery {
                 }
                 continue;
             }
-            // What a new leader believes may be old: it looks before it tells.
-            let is_new = is_leading && !std::mem::replace(&mut was_leading, is_leading);
-            let looks_again = is_new && known == Some(true);
             let moved = self.registry.check_moved();
             let health = self.registry.health_of(&provider);
             let due = health.as_ref().map(|health| self.clock.instant(health.next_check));
-            let is_due = |health: &Health| looks_again || health.next_check <= self.clock.now();
+            // What a new leader believes may be old: it looks before it tells.
+            let is_old = |health: &Health| {
+                let is_older = leading_since.is_some_and(|since| health.learned_at < since);
+                health.healthy == Some(true) && is_older
+            };
+            let is_due = |health: &Health| is_old(health) || health.next_check <= self.clock.now();
             let Some(health) = health.filter(is_due) else {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
                     () = sleep_until(due) => {}
                     () = moved => {}
-                    // One that leads again after a while must know that it did not.
                     () = changed(&mut leads) => {}
                 }
                 continue;
@@ -110,7 +110,7 @@ impl Delivery {
 }
 
 /// Returns when the leader may have changed; never, when nobody says so any more.
-async fn changed(leads: &mut watch::Receiver<bool>) {
+async fn changed(leads: &mut watch::Receiver<Option<Time>>) {
     if leads.changed().await.is_err() {
         std::future::pending::<()>().await;
     }

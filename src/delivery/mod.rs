@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::core::job::Job;
 use crate::core::provider::ProviderName;
 use crate::core::route::Catalog;
+use crate::core::time::Time;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::{Registry, Transition};
@@ -51,9 +52,9 @@ pub struct Delivery {
     pub connections_max: usize,
     /// Whether parked jobs go out by themselves when their provider recovers.
     pub redrive: bool,
-    /// Whether this process checks providers that are healthy, too; the others are checked by
-    /// each for itself, so that its own mail goes out again.
-    pub leads: watch::Receiver<bool>,
+    /// Since when this process leads: then it checks providers that are healthy, too. The others are
+    /// checked by each for itself, so that its own mail goes out again.
+    pub leads: watch::Receiver<Option<Time>>,
     /// How long what is past is remembered.
     pub retention: Retention,
 }

@@ -11,6 +11,7 @@
 
 mod auth;
 mod body;
+mod budget;
 mod deadletters;
 mod endpoints;
 mod explain;
@@ -54,6 +55,7 @@ use crate::queue::Queue;
 use crate::registry::Registry;
 use crate::tracer::{Span, Tracer};
 pub use auth::{Auth, Authorizer};
+pub use budget::BodyBudget;
 pub use endpoints::document;
 use problem::{Problem, ProblemKind};
 use spans::AnsweredIn;
@@ -75,6 +77,8 @@ pub struct Api {
     pub ready: watch::Receiver<bool>,
     /// How callers are authenticated.
     pub auth: Auth,
+    /// What the bodies of requests take of the memory.
+    pub bodies: BodyBudget,
     /// Whether parked mail goes out by itself (`--redrive auto`).
     pub redrives: bool,
     /// The folder of the messages that `dev` caught, shown under `/mailbox`.

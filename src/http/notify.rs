@@ -38,18 +38,23 @@ pub(super) async fn notify(
     Extension(answered_in): Extension<AnsweredIn>,
     uri: Uri,
     headers: HeaderMap,
-    JsonBytes(body): JsonBytes,
+    JsonBytes { bytes, share }: JsonBytes,
 ) -> Result<Response, Problem> {
     let is_dry = Params::of(&uri, &["dryRun"])?.dry_run()?;
-    let request = NotifyRequest::parse(&body, api.clock.now())?;
-    drop(body);
+    let request = NotifyRequest::parse(&bytes, api.clock.now())?;
+    drop(bytes);
     if is_dry {
         return Ok(explain(&api, &request)?.into_response());
     }
     let key = idempotency_key(&headers)?
         .map(|key| IdempotencyKey { key, fingerprint: request.fingerprint() });
-    let accepted =
-        run_to_end(async move { accept(&api, request, key, answered_in.0).await }).await?;
+    let work = async move {
+        let accepted = accept(&api, request, key, answered_in.0).await;
+        // Until now the content was in memory, even when the client has gone away.
+        drop(share);
+        accepted
+    };
+    let accepted = run_to_end(work).await?;
     Ok(answer(&accepted))
 }
 

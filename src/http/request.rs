@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
 use sha2::{Digest, Sha256};
 
 use super::fields::{Field, LIST_LEN_MAX, Object};
@@ -205,15 +206,39 @@ fn reference(name: &str) -> Result<String, &'static str> {
 /// A date and time of RFC 3339 5.6.
 fn instant(text: &str) -> Result<Time, &'static str> {
     const RULE: &str = "must be a date and time like 2030-01-01T00:00:00Z";
-    // jiff reads more than RFC 3339: other separators, basic format, names of time zones.
-    let bytes = text.as_bytes();
-    let has_form = bytes.len() >= 20
-        && [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')].iter().all(|(n, b)| bytes[*n] == *b)
-        && matches!(bytes[10], b'T' | b't')
-        && !text.contains('[');
-    let read = text.parse::<Timestamp>().ok().filter(|_| has_form).ok_or(RULE)?;
+    // jiff reads more than RFC 3339, so the form is looked at first.
+    let pieces = has_instant_form(text).then(|| Pieces::parse(text).ok()).flatten();
+    let pieces = pieces.ok_or(RULE)?;
+    let (Some(time), Some(offset)) = (pieces.time(), pieces.to_numeric_offset()) else {
+        return Err(RULE);
+    };
+    // The last hours of the year 9999 are beyond jiff's last instant, and as far away as that.
+    let instant = offset.to_timestamp(pieces.date().to_datetime(time)).unwrap_or(Timestamp::MAX);
     // Before 1970 is as past as 1970.
-    Ok(Time(u64::try_from(read.as_millisecond()).unwrap_or(0)))
+    Ok(Time(u64::try_from(instant.as_millisecond()).unwrap_or(0)))
+}
+
+/// Whether the separators and the end of `text` are those of RFC 3339.
+fn has_instant_form(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    if bytes.len() < 20 || !matches!(bytes[10], b'T' | b't') {
+        return false;
+    }
+    let separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
+    let (time, mut zone) = bytes.split_at(19);
+    if let [b'.', fraction @ ..] = zone {
+        let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits == 0 {
+            return false;
+        }
+        zone = &fraction[digits..];
+    }
+    let is_zone = match zone {
+        [b'Z' | b'z'] => true,
+        [b'+' | b'-', hours @ .., b':', _, _] => hours.len() == 2,
+        _ => false,
+    };
+    is_zone && separators.iter().all(|(index, separator)| time[*index] == *separator)
 }
 
 fn not_past(expires_at: Option<Time>, now: Time) -> Result<(), FieldError> {

@@ -37,7 +37,7 @@ pub(super) async fn retry(
 ) -> Result<(StatusCode, Json<Retried>), Problem> {
     Params::of(&uri, &[])?;
     let job: JobId = id(path)?;
-    let mut object = body.map_or_else(|| Ok(Object::empty()), |bytes| Object::parse(&bytes))?;
+    let mut object = body.map_or_else(|| Ok(Object::empty()), |body| Object::parse(&body.bytes))?;
     let to = object.checked("mailProvider", provider_name);
     object.finish()?;
     if let Some(name) = &to {
@@ -88,7 +88,7 @@ pub(super) async fn retry_all(
     OptionalJsonBytes(body): OptionalJsonBytes,
 ) -> Result<(StatusCode, Json<RetriedCount>), Problem> {
     Params::of(&uri, &[])?;
-    let mut object = body.map_or_else(|| Ok(Object::empty()), |bytes| Object::parse(&bytes))?;
+    let mut object = body.map_or_else(|| Ok(Object::empty()), |body| Object::parse(&body.bytes))?;
     let provider = object.checked("provider", provider_name);
     let reason = object.checked("reason", dead_reason);
     object.finish()?;

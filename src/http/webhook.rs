@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::body::read_json;
+use super::budget::BodyBudget;
 use super::problem::Problem;
 use super::server::Limits;
 use super::{method_not_allowed, no_such_path};
@@ -38,9 +39,11 @@ where
     F: Fn(Value) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Result<Value, String>> + Send + 'static,
 {
+    let budget = BodyBudget::default();
     let answer = async move |request: Request| -> Result<Json<Value>, Problem> {
-        let bytes = read_json(request, BODY_BYTES_MAX).await?;
-        let value = serde_json::from_slice(&bytes)
+        // Its share is held until it is answered.
+        let body = read_json(request, BODY_BYTES_MAX, &budget).await?;
+        let value = serde_json::from_slice(&body.bytes)
             .map_err(|_| Problem::bad_request("The body is not JSON."))?;
         review(value).await.map(Json).map_err(Problem::bad_request)
     };

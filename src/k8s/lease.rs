@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client::told;
+use crate::core::time::Time;
 
 /// The name of the Lease, in the namespace of this process.
 pub const LEASE: &str = "breakglass-mailer";
@@ -33,13 +34,14 @@ const RELEASE_TIME_MAX: Duration = Duration::from_secs(2);
 
 const CONFLICT: u16 = 409;
 
-/// Keeps `leads` true while this process, named `identity`, holds the Lease; gives it back at
-/// `stop`.
+/// Tells in `leads` since when, by `now`, this process, named `identity`, holds the Lease; gives it
+/// back at `stop`.
 pub async fn elect(
     client: Client,
     namespace: String,
     identity: String,
-    leads: watch::Sender<bool>,
+    leads: watch::Sender<Option<Time>>,
+    now: impl Fn() -> Time,
     stop: CancellationToken,
 ) {
     let api = Api::namespaced(client, &namespace);
@@ -66,7 +68,12 @@ pub async fn elect(
             }
         }
         let is_leading = renewed_at.is_some_and(|at: Instant| at.elapsed() < LEAD_TIME);
-        if leads.send_if_modified(|before| std::mem::replace(before, is_leading) != is_leading) {
+        let change = |since: &mut Option<Time>| {
+            let was_leading = since.is_some();
+            *since = is_leading.then(|| since.unwrap_or_else(&now));
+            was_leading != is_leading
+        };
+        if leads.send_if_modified(change) {
             tracing::info!(identity = candidate.identity, leads = is_leading, "the leader changed");
         }
         tokio::select! {
@@ -74,7 +81,7 @@ pub async fn elect(
             () = stop.cancelled() => break,
         }
     }
-    if leads.send_replace(false) {
+    if leads.send_replace(None).is_some() {
         let _ = timeout(RELEASE_TIME_MAX, candidate.release()).await;
     }
 }

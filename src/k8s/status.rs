@@ -44,7 +44,7 @@ pub async fn tell(
     client: Client,
     registry: Arc<Registry>,
     mut seen: watch::Receiver<Option<Arc<Seen>>>,
-    mut leads: watch::Receiver<bool>,
+    mut leads: watch::Receiver<Option<Time>>,
     stop: CancellationToken,
 ) {
     let resource = ApiResource::erase::<MailProvider>(&());
@@ -56,12 +56,10 @@ pub async fn tell(
         is_failing: false,
     };
     let mut changes = registry.changes();
-    let mut leading_since = None;
     loop {
         let latest = seen.borrow_and_update().clone();
         changes.borrow_and_update();
-        let is_leading = *leads.borrow_and_update();
-        leading_since = leading_since.filter(|_| is_leading).or(is_leading.then(|| registry.now()));
+        let leading_since = *leads.borrow_and_update();
         let again = match (latest, leading_since) {
             (Some(latest), Some(since)) => teller.tell_all(&latest, since, &leads).await,
             _ => None,
@@ -99,12 +97,12 @@ impl Teller {
         &mut self,
         seen: &Seen,
         leading_since: Time,
-        leads: &watch::Receiver<bool>,
+        leads: &watch::Receiver<Option<Time>>,
     ) -> Option<Instant> {
         self.written.retain(|name, _| seen.providers.contains_key(name));
         let mut again: Option<Instant> = None;
         for (name, provider) in &seen.providers {
-            if !*leads.borrow() {
+            if leads.borrow().is_none() {
                 return None;
             }
             let Some(wanted) = self.wanted(name, provider, seen, leading_since) else { continue };
@@ -143,7 +141,8 @@ impl Teller {
         let health = self.registry.health(&name);
         let is_known = match health.healthy {
             None => false,
-            // One that follows looks only after those that it cannot reach.
+            // One that follows looks only after those that it cannot reach; health checks see to it
+            // that one that begins to lead looks at all of them.
             Some(true) => leading_since <= health.learned_at,
             Some(false) => true,
         };

@@ -57,7 +57,7 @@ fn the_reference_finds_its_metrics_under_their_names() {
 #[test]
 fn names_follow_the_rules_of_promtool() {
     let text = used().render(&[reading("default-smtp"), reading("other")]).expect("text");
-    assert_eq!(text.matches("# HELP ").count(), 22, "all of them are shown");
+    assert_eq!(text.matches("# HELP ").count(), 23, "all of them are shown");
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (metric, kind) = line.split_once(' ').expect("a name and a type");
         assert_eq!(metric.ends_with("_total"), kind == "counter", "{line}");

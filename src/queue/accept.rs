@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::Queue;
+use super::state::{Home, State};
 use super::store::{Change, IdempotencyKey, StoreError};
-use super::{Home, Queue, State};
 use crate::core::job::{Job, JobId, Progress};
 use crate::core::notification::{Address, Content, Notification, NotificationId};
 use crate::core::provider::ProviderName;

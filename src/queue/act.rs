@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::state::{Hold, Home};
 use super::store::{Change, StoreError};
-use super::{Claim, Hold, Phase, Queue};
+use super::{Claim, Phase, Queue};
 use crate::core::job::{Job, JobId, JobState};
 use crate::core::notification::Notification;
 use crate::core::provider::ProviderName;
@@ -69,7 +70,7 @@ impl Queue {
             let mut state = self.lock();
             let has_place =
                 state.jobs.get(&id).is_some_and(|slot| slot.place.as_ref() == Some(home));
-            let depth = state.homes.get(home).map_or(0, super::Home::depth);
+            let depth = state.homes.get(home).map_or(0, Home::depth);
             let is_full = !has_place && capacity <= depth;
             if !is_full {
                 state.occupy(&Job { progress: after.clone(), ..claim.job().clone() });

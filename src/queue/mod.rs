@@ -11,9 +11,10 @@ mod due;
 mod ids;
 mod open;
 mod report;
+mod state;
 pub mod store;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use crate::core::job::{Attempt, Job, JobId, JobState, Progress};
 use crate::core::notification::{Content, Notification, NotificationId};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
-use due::Lane;
+use state::{Hold, State};
 use store::{Change, Page, Store, StoreError};
 
 /// The queue. Shared by everything that accepts, delivers or looks.
@@ -42,53 +43,6 @@ pub struct Queue {
     lanes: watch::Sender<BTreeSet<ProviderName>>,
     /// Wakes when the earliest deadline may have changed.
     deadline_changed: Notify,
-}
-
-struct State {
-    /// Every job that has not ended.
-    jobs: HashMap<JobId, Slot>,
-    lanes: BTreeMap<ProviderName, Lane>,
-    /// By the provider that accepted them: the jobs that take a place of its queue.
-    homes: BTreeMap<ProviderName, Home>,
-    /// Queued and parked jobs by deadline.
-    deadlines: BTreeSet<(Time, JobId)>,
-    /// Dead letters by the time they died.
-    dead: BTreeSet<(Time, JobId)>,
-    /// Parked jobs by each provider of their chain, oldest first.
-    parked: BTreeMap<ProviderName, BTreeSet<(Time, JobId)>>,
-    /// Idempotency keys whose first request is still being answered.
-    answering: HashMap<String, [u8; 32]>,
-    ids: Ids,
-    stopping: bool,
-}
-
-struct Slot {
-    job: Job,
-    hold: Hold,
-    /// The provider with which the job has its place now.
-    place: Option<ProviderName>,
-}
-
-/// Whether a job stands in the order or is held by a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
-    Free,
-    Attempt,
-    Change,
-}
-
-#[derive(Default)]
-struct Home {
-    /// By age.
-    jobs: BTreeSet<(Time, JobId)>,
-    /// Places of jobs whose acceptance is being committed.
-    reserved_count: usize,
-}
-
-impl Home {
-    fn depth(&self) -> usize {
-        self.jobs.len() + self.reserved_count
-    }
 }
 
 /// One job, taken out of the order. Dropped unsettled, it goes back.
@@ -149,6 +103,7 @@ impl Queue {
     }
 
     /// Takes the job of this lane whose turn it is, among those that are due and that `may` admits.
+    /// Nothing any more once the store has stopped: what became of an attempt would not be known.
     pub fn claim(
         self: &Arc<Self>,
         provider: &ProviderName,
@@ -156,7 +111,7 @@ impl Queue {
     ) -> Option<Claim> {
         let now = self.clock.now();
         let mut state = self.lock();
-        let State { lanes, jobs, .. } = &mut *state;
+        let State { lanes, jobs, store_stopped: false, .. } = &mut *state else { return None };
         let lane = lanes.get_mut(provider)?;
         let id = lane.next(now, |id| jobs.get(&id).is_some_and(|slot| may(&slot.job)))?;
         let job = state.take(id, Hold::Attempt)?;
@@ -177,7 +132,10 @@ impl Queue {
             match self.store.commit(changes.clone()).await {
                 Ok(()) => break,
                 Err(StoreError::NoSpace) => tokio::time::sleep(Duration::from_secs(1)).await,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.lock().store_stopped = true;
+                    return Err(error);
+                }
             }
         }
         self.follow(settlements);
@@ -303,100 +261,5 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half way: a panic would mean that an invariant is broken already.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn new(ids: Ids) -> Self {
-        Self {
-            jobs: HashMap::new(),
-            lanes: BTreeMap::new(),
-            homes: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            dead: BTreeSet::new(),
-            parked: BTreeMap::new(),
-            answering: HashMap::new(),
-            ids,
-            stopping: false,
-        }
-    }
-
-    fn lane(&mut self, provider: &ProviderName) -> &mut Lane {
-        self.lanes.entry(provider.clone()).or_default()
-    }
-
-    /// Brings a job into memory.
-    fn insert(&mut self, job: Job) {
-        let slot = Slot { job: job.clone(), hold: Hold::Change, place: None };
-        self.jobs.insert(job.id, slot);
-        self.put(job);
-    }
-
-    /// Takes a free job out of the order. Its place stays with it.
-    fn take(&mut self, id: JobId, hold: Hold) -> Option<Job> {
-        let slot = self.jobs.get_mut(&id).filter(|slot| slot.hold == Hold::Free)?;
-        slot.hold = hold;
-        let job = slot.job.clone();
-        self.deadlines.remove(&(job.progress.deadline, id));
-        match &job.progress.state {
-            JobState::Queued { .. } => self.lane(job.progress.provider()).remove(&job),
-            JobState::Dead { at, .. } => {
-                self.dead.remove(&(*at, id));
-                for provider in job.progress.chain.iter() {
-                    if let Some(parked) = self.parked.get_mut(provider) {
-                        parked.remove(&(job.accepted_at, id));
-                    }
-                }
-            }
-            JobState::Delivered { .. } | JobState::Cancelled { .. } => {}
-        }
-        Some(job)
-    }
-
-    /// Puts a held job where its progress says; one that ended leaves memory.
-    fn put(&mut self, job: Job) {
-        let id = job.id;
-        self.occupy(&job);
-        match &job.progress.state {
-            JobState::Queued { .. } => {
-                self.deadlines.insert((job.progress.deadline, id));
-                self.lane(job.progress.provider()).insert(&job);
-            }
-            JobState::Dead { at, .. } => {
-                self.dead.insert((*at, id));
-                if job.progress.is_parked() {
-                    self.deadlines.insert((job.progress.deadline, id));
-                    for provider in job.progress.chain.iter() {
-                        let parked = self.parked.entry(provider.clone()).or_default();
-                        parked.insert((job.accepted_at, id));
-                    }
-                }
-            }
-            JobState::Delivered { .. } | JobState::Cancelled { .. } => {
-                self.jobs.remove(&id);
-                return;
-            }
-        }
-        if let Some(slot) = self.jobs.get_mut(&id) {
-            slot.job = job;
-            slot.hold = Hold::Free;
-        }
-    }
-
-    /// Gives a job the place that its progress asks for, and frees the one that it had.
-    fn occupy(&mut self, job: &Job) {
-        let wanted = job.progress.is_bounded().then(|| job.progress.home().clone());
-        let Some(slot) = self.jobs.get_mut(&job.id) else { return };
-        if slot.place == wanted {
-            return;
-        }
-        let left = std::mem::replace(&mut slot.place, wanted.clone());
-        let entry = (job.accepted_at, job.id);
-        if let Some(home) = left.and_then(|name| self.homes.get_mut(&name)) {
-            home.jobs.remove(&entry);
-        }
-        if let Some(name) = wanted {
-            self.homes.entry(name).or_default().jobs.insert(entry);
-        }
     }
 }

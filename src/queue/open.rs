@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::act::REDRIVE_WAIT_MAX;
+use super::state::State;
 use super::store::{Store, StoreError};
-use super::{Ids, Queue, State};
+use super::{Ids, Queue};
 use crate::clock::Clock;
 use crate::core::job::{Job, JobState};
 use crate::core::provider::RetryPolicy;

@@ -1,6 +1,7 @@
 //! What a person sees of the queue, from memory.
 
-use super::{Hold, Queue};
+use super::Queue;
+use super::state::{Hold, Home, Slot};
 use crate::core::job::{DeadReason, Job, JobId, JobState};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
@@ -115,7 +116,7 @@ impl Queue {
     pub fn depths(&self) -> Vec<(ProviderName, Depth)> {
         let now = self.clock.now();
         let state = self.lock();
-        let depth_of = |home: &super::Home| {
+        let depth_of = |home: &Home| {
             let mut depth = Depth { depth: home.depth(), ..Depth::default() };
             depth.oldest_accepted_at = home.jobs.first().map(|(accepted, _)| *accepted);
             for slot in home.jobs.iter().filter_map(|(_, id)| state.jobs.get(id)) {
@@ -152,7 +153,7 @@ impl Queue {
     ) -> Vec<Job> {
         let now = self.clock.now();
         let state = self.lock();
-        let stands = |slot: &super::Slot| match slot.job.progress.state {
+        let stands = |slot: &Slot| match slot.job.progress.state {
             JobState::Queued { due } => waiting_phase(slot.hold, due, now) == phase,
             _ => phase == Phase::Dead,
         };

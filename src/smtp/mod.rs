@@ -90,7 +90,13 @@ impl SmtpTransport {
     /// A transport without any connection yet.
     #[must_use]
     pub fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, pool: Pool::new(timeouts.idle) }
+        Self { timeouts, pool: Pool::new(timeouts.idle, usize::MAX) }
+    }
+
+    /// A transport that has so many connections at a time, to all servers together.
+    #[must_use]
+    pub fn bounded(timeouts: Timeouts, connections_max: usize) -> Self {
+        Self { timeouts, pool: Pool::new(timeouts.idle, connections_max) }
     }
 
     async fn attempt(&self, provider: &Arc<Provider>, message: &Message<'_>) -> Outcome {
@@ -99,9 +105,10 @@ impl SmtpTransport {
         {
             return outcome;
         }
+        let place = self.pool.place().await;
         let transcript = Transcript::new(Stage::Prepare);
         let session = match open(provider, &self.timeouts, &transcript).await {
-            Ok(session) => session,
+            Ok(session) => session.holding(place),
             Err(failure) => return Outcome::Unreachable(failure),
         };
         self.deliver(session, message)
@@ -149,7 +156,10 @@ impl Transport for SmtpTransport {
     }
 
     fn probe<'a>(&'a self, provider: &'a Arc<Provider>) -> BoxFuture<'a, Result<(), Failure>> {
-        Box::pin(probe::probe(provider, &self.timeouts))
+        Box::pin(async move {
+            let _place = self.pool.place().await;
+            probe::probe(provider, &self.timeouts).await
+        })
     }
 }
 

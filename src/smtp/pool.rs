@@ -2,11 +2,15 @@
 //!
 //! A connection belongs to one description of one server: it is not used again once the provider's
 //! settings differ. One that nobody used for a while is closed with QUIT.
+//!
+//! All connections together, kept or not, are bounded: each is a file descriptor. Where the last is
+//! taken none is kept, and who needs one waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::session::Session;
@@ -17,6 +21,7 @@ use crate::registry::same_server;
 pub(super) struct Pool {
     shelf: Arc<Mutex<Shelf>>,
     idle: Duration,
+    places: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -32,9 +37,21 @@ struct Idle {
 }
 
 impl Pool {
-    /// An empty pool that closes what was idle for `idle`.
-    pub(super) fn new(idle: Duration) -> Self {
-        Self { shelf: Arc::default(), idle }
+    /// An empty pool that closes what was idle for `idle`, for so many connections at a time.
+    pub(super) fn new(idle: Duration, connections_max: usize) -> Self {
+        let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        Self { shelf: Arc::default(), idle, places }
+    }
+
+    /// A place for a new connection. Where all are taken, the connection that was idle the longest
+    /// gives its own up.
+    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            return place;
+        }
+        drop(lock(&self.shelf).take_oldest());
+        let place = self.places.clone().acquire_owned().await;
+        place.unwrap_or_else(|_| unreachable!("nobody closes the semaphore"))
     }
 
     /// The connection to `provider` that was used last, if there is one.
@@ -51,7 +68,7 @@ impl Pool {
         if !session.is_in_step() {
             return;
         }
-        if session.is_worn() {
+        if session.is_worn() || self.places.available_permits() == 0 {
             tokio::spawn(session.quit());
             return;
         }
@@ -81,6 +98,11 @@ async fn sweep(shelf: Weak<Mutex<Shelf>>, idle: Duration) {
 }
 
 impl Shelf {
+    fn take_oldest(&mut self) -> Option<Idle> {
+        let all = self.idle.values_mut().filter(|kept| !kept.is_empty());
+        Some(all.min_by_key(|kept| kept[0].since)?.remove(0))
+    }
+
     /// Closes what was idle for `limit` at `now`; returns when the next one will have been.
     fn close_idle(&mut self, now: Instant, limit: Duration) -> Option<Instant> {
         for kept in self.idle.values_mut() {

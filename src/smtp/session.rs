@@ -12,6 +12,7 @@ use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::{Auth, Data, Mail, Noop, Quit, Rcpt, Rset};
 use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Timeouts;
 use super::classify::{End, Whose, is_rejection};
@@ -40,6 +41,8 @@ pub(super) struct Session {
     messages_count: u32,
     is_reused: bool,
     needs_reset: bool,
+    /// Among all connections.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// What the server's EHLO offers, as far as we use it.
@@ -86,7 +89,13 @@ impl Session {
             messages_count: 0,
             is_reused: false,
             needs_reset: false,
+            _place: None,
         }
+    }
+
+    /// The same, which gives `place` back when it ends.
+    pub(super) fn holding(self, place: OwnedSemaphorePermit) -> Self {
+        Self { _place: Some(place), ..self }
     }
 
     /// The step that the dialogue is at.

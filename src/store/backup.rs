@@ -11,9 +11,9 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::index::INDEX_VERSION;
-use super::journal::{segment_path, sync_folder};
 use super::notes::{CleanClose, write_checked};
 use super::recover::{Found, create_folders, look, segment_numbers};
+use super::segment::{segment_path, sync_folder};
 use super::verify::{Verified, verify};
 use super::{OpenError, lock};
 

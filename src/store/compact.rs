@@ -3,7 +3,8 @@
 //! What is still remembered of that segment is carried forward as it stands, in one record per
 //! notification, and then the file goes. A record that was overtaken by a change does not count and
 //! is made again. Segments go oldest first, so whatever is older than a carried record that counts
-//! is never needed again, and a record that forgets something may go with its file.
+//! is never needed again, and a record that forgets something may go with its file: what a later
+//! record carries all the same is forgotten once more before.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::Encoded;
-use super::journal::{RESERVE_BYTES, segment_path, sync_folder};
+use super::journal::RESERVE_BYTES;
 use super::notes::write_identity;
+use super::segment::{segment_path, sync_folder};
 use super::shared::Shared;
 use crate::migrations::{self, latest};
 use crate::queue::store::StoreError;
@@ -72,7 +74,14 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
         let index = shared.index().ok_or_else(|| StoreError::Stopped("no index".to_owned()))?;
         let ids = index.in_segment(segment, BATCH)?;
         if ids.is_empty() {
-            break;
+            let outlived = index.outlived(BATCH)?;
+            if outlived.is_empty() {
+                break;
+            }
+            let encoded = |record: &latest::Record| Encoded::new(record, None);
+            let records = outlived.into_iter().map(|record| (record.clone(), encoded(&record)));
+            append(shared, records.collect(), false)?;
+            continue;
         }
         let as_of = shared.progress.applied();
         let mut records: Vec<(latest::Record, Encoded)> = Vec::new();
@@ -90,10 +99,7 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
             // They were forgotten since they were listed.
             continue;
         }
-        shared
-            .append(records, 0, !shared.is_short())
-            .blocking_recv()
-            .unwrap_or_else(|_| Err(StoreError::Stopped("the journal has ended".to_owned())))?;
+        append(shared, records, !shared.is_short())?;
     }
     let path = segment_path(&shared.journal, segment);
     let next = segment + 1;
@@ -103,6 +109,16 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
         .map_err(|error| StoreError::Busy(format!("cannot remove {}: {error}", path.display())))?;
     shared.forget_segment(segment);
     Ok(())
+}
+
+/// Returns when the records are on stable storage.
+fn append(
+    shared: &Shared,
+    records: Vec<(latest::Record, Encoded)>,
+    leaves_reserve: bool,
+) -> Result<(), StoreError> {
+    let answer = shared.append(records, 0, leaves_reserve).blocking_recv();
+    answer.unwrap_or_else(|_| Err(StoreError::Stopped("the journal has ended".to_owned())))
 }
 
 /// One notification as it stands, with its content while a job needs it.

@@ -1,22 +1,23 @@
 //! The thread that lets the index follow the journal.
 //!
 //! An index that fails (sled keeps failing after the first write without room) is thrown away and
-//! made again from the journal, as soon as that works. Meanwhile delivery goes on, which needs the
-//! journal and memory alone; looking things up and new mail, which would take the room that the new
-//! index needs, have to wait.
+//! made again from the journal, as soon as that works. So is one that could not be opened. Meanwhile
+//! delivery goes on, which needs the journal and memory alone; looking things up and new mail, which
+//! would take the room that the new index needs, have to wait.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::carried::Replay;
 use super::index::Index;
-use super::journal::{Written, segment_path};
+use super::journal::Written;
+use super::make::{Making, discard};
 use super::scan::Scan;
+use super::segment::segment_path;
 use super::shared::Shared;
-use crate::queue::store::StoreError;
 
 /// Before the first try to make the index again; doubles with each.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,6 +25,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// Applies batches to the index until the journal's thread ends.
 pub(super) fn run(shared: &Shared, batches: &Receiver<Vec<Written>>) {
+    if let Err(error) = shared.progress.check() {
+        tracing::error!(%error, "the store works without its index: new mail is refused");
+        if !make_again(shared, batches) {
+            return;
+        }
+        tracing::info!("the index is whole again");
+    }
     while let Ok(batch) = batches.recv() {
         if let Err(why) = apply(shared, &batch) {
             tracing::error!(error = %why, "the index failed; it is made again from the journal");
@@ -52,9 +60,19 @@ fn apply(shared: &Shared, batch: &[Written]) -> Result<(), String> {
 
 /// Tries until it works; `false` when the journal's thread has ended before.
 fn make_again(shared: &Shared, batches: &Receiver<Vec<Written>>) -> bool {
+    let folder = shared.folder.join("index");
     let mut broken = shared.take_index();
     let mut pause = PAUSE;
     loop {
+        // Its files go at once, because the journal may need their room; but they are locked until
+        // the last reader has let go of it.
+        broken = broken.and_then(|index| match Arc::try_unwrap(index) {
+            Ok(index) => {
+                discard(index, &folder);
+                None
+            }
+            Err(index) => Some(index),
+        });
         // What comes meanwhile is in the journal, and will be read from there.
         let until = Instant::now() + pause;
         while let Some(rest) = until.checked_duration_since(Instant::now()) {
@@ -63,14 +81,13 @@ fn make_again(shared: &Shared, batches: &Receiver<Vec<Written>>) -> bool {
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
-        // Its files are locked until the last reader has let go of it.
-        if let Some(index) = broken.take().and_then(|index| Arc::try_unwrap(index).err()) {
-            broken = Some(index);
+        if broken.is_some() {
             continue;
         }
         pause = (2 * pause).min(PAUSE_MAX);
-        match catch_unwind(AssertUnwindSafe(|| replay(shared))) {
-            Ok(Ok((index, sequence))) => {
+        shared.reserve.hold();
+        match replay(shared, &folder) {
+            Ok((index, sequence)) => {
                 let needless = |id: &_| {
                     let row = index.notification(id);
                     row.is_ok_and(|row| row.is_some_and(|row| row.location.content_bytes == 0))
@@ -80,39 +97,43 @@ fn make_again(shared: &Shared, batches: &Receiver<Vec<Written>>) -> bool {
                 shared.progress.begin(sequence);
                 return true;
             }
-            Ok(Err(error)) => tracing::warn!(%error, "the index cannot be made again yet"),
-            Err(_) => tracing::warn!("the index cannot be made again yet: it panicked"),
+            Err(error) => tracing::warn!(error, "the index cannot be made again yet"),
         }
     }
 }
 
 /// A new index from the journal as far as it is acknowledged, and the last record in it.
-fn replay(shared: &Shared) -> Result<(Index, u64), StoreError> {
-    let folder = shared.folder.join("index");
-    let busy = |error: std::io::Error| StoreError::Busy(error.to_string());
-    if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(busy)?;
-    }
-    let index = Index::open(&folder)?;
+fn replay(shared: &Shared, folder: &Path) -> Result<(Index, u64), String> {
+    let mut making = Making::begin(folder, &shared.reserve);
     // What is behind it may still be undone, and its numbers given to other records.
     let until = shared.committed();
-    let mut replay = Replay::default();
     let (mut sequence, mut knows_sequence) = (0, false);
     for segment in shared.segment_sizes().into_keys() {
+        if !making.is_possible() {
+            break;
+        }
         let path = segment_path(&shared.journal, segment);
-        let bytes = fs::read(&path).map_err(busy)?;
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                making.fail(format!("cannot read {}: {error}", path.display()));
+                break;
+            }
+        };
         let (path, bytes) = (&path, &bytes[..]);
         let mut scan = Scan { path, segment, bytes, sequence, knows_sequence, synced: until };
         // Damage was told when the store was opened; the end may be in the middle of a write.
-        scan.run(None, &mut Vec::new(), &mut |written| {
+        let scanned = scan.run(None, &mut Vec::new(), &mut |written| {
             if written.sequence <= until {
-                index.apply(&written, Some(&mut replay))?;
+                making.apply(&written);
             }
             Ok(())
-        })
-        .map_err(|error| StoreError::Busy(error.to_string()))?;
+        });
+        if let Err(error) = scanned {
+            making.fail(error.to_string());
+        }
         (sequence, knows_sequence) = (scan.sequence, true);
     }
-    index.finish(&replay)?;
+    let (index, _) = making.finish()?;
     Ok((index, sequence.min(until)))
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::OpenError;
 use super::codec::{Encoded, Frame, HEADER_BYTES, MAGIC, encode};
-use super::journal::{SEGMENT_HEADER_BYTES, Written, parse_segment_header};
+use super::journal::Written;
 use super::scan::Scan;
+use super::segment::{SEGMENT_HEADER_BYTES, parse_segment_header};
 use crate::core::job::{Attempt, Progress};
 use crate::core::notification::{Content, Notification};
 use crate::migrations::{self, SCHEMA, latest};

@@ -14,13 +14,13 @@ use uuid::Uuid;
 use super::carried::Replay;
 use super::journal::{Location, Written};
 use super::rows::{
-    Applied, JobRow, NotificationRow, attempt_key, broken, get, ids, insert, pair, put, read,
-    remove,
+    Applied, JobRow, NotificationRow, attempt_key, broken, get, ids, insert, outlived_key, pair,
+    put, read, remove,
 };
 use crate::migrations::latest::{self, Id, Record, State};
 
 /// A change of the rows is a new number: an index of another one is made again.
-pub(super) const INDEX_VERSION: u32 = 2;
+pub(super) const INDEX_VERSION: u32 = 3;
 
 /// The trees and the tally of what is alive in each segment.
 pub(super) struct Index {
@@ -39,6 +39,8 @@ pub(super) struct Index {
     pub(super) ended: Tree,
     /// Segment, big endian, and notification id, of those whose record lies there.
     pub(super) segments: Tree,
+    /// What was forgotten before a record that still carries it: jobs and keys, by `outlived_key`.
+    pub(super) outlived: Tree,
     live_bytes: Mutex<BTreeMap<u64, u64>>,
 }
 
@@ -60,6 +62,7 @@ impl Index {
             key_ages: tree("key_ages")?,
             ended: tree("ended")?,
             segments: tree("segments")?,
+            outlived: tree("outlived")?,
             live_bytes: Mutex::default(),
             db,
         };
@@ -118,21 +121,12 @@ impl Index {
     ) -> Applied<()> {
         let latest::Accepted { notification, deadline, key } = accepted;
         for (id, recipient) in &notification.jobs {
-            let progress = latest::Progress {
-                state: State::Queued { due: notification.accepted_at },
-                chain: notification.chain.clone(),
-                position: 0,
-                attempts_here: 0,
-                attempts_all: 0,
-                redrives: 0,
-                deadline: *deadline,
-            };
             let row = JobRow {
                 notification: notification.id,
                 recipient: recipient.clone(),
                 accepted_at: notification.accepted_at,
                 trace: notification.trace.clone(),
-                progress,
+                progress: fresh(notification, *deadline),
                 sequence,
             };
             put(&self.jobs, id, &row)?;
@@ -189,6 +183,7 @@ impl Index {
     }
 
     fn job_forgotten(&self, id: Id, replay: Option<&mut Replay>) -> Applied<Option<Id>> {
+        remove(&self.outlived, &outlived_key(&Record::JobForgotten(id)))?;
         if let Some(replay) = replay {
             replay.orphans.remove(&id);
             replay.forgotten_jobs.insert(id);
@@ -230,6 +225,7 @@ impl Index {
     }
 
     fn key_forgotten(&self, id: Id, replay: Option<&mut Replay>) -> Applied<Option<Id>> {
+        remove(&self.outlived, &outlived_key(&Record::KeyForgotten(id)))?;
         if let Some(replay) = replay {
             replay.forgotten_keys.insert(id);
         }
@@ -330,6 +326,20 @@ impl Index {
     }
 }
 
+/// A job as it is accepted.
+pub(super) fn fresh(notification: &latest::Notification, deadline: u64) -> latest::Progress {
+    latest::Progress {
+        state: State::Queued { due: notification.accepted_at },
+        chain: notification.chain.clone(),
+        position: 0,
+        attempts_here: 0,
+        attempts_all: 0,
+        redrives: 0,
+        deadline,
+    }
+}
+
+/// When a job was delivered or cancelled.
 pub(super) fn ended_at(progress: &latest::Progress) -> Option<u64> {
     match progress.state {
         State::Delivered { at } | State::Cancelled { at } => Some(at),

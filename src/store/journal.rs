@@ -3,25 +3,27 @@
 //! The thread takes all commits that wait, writes them as one batch, syncs once and answers them
 //! all. A frame is acknowledged only after the sync that covers it. A write that finds no room is
 //! undone, and the next one may succeed; any other failure stops the journal for good, because what
-//! a failed sync left behind is unknown (see "PostgreSQL fsync" 2018: a repeated one may lie). Such
-//! commits are not answered, neither yes nor no: after a restart some of them may be there.
+//! a failed sync left behind is unknown (see "PostgreSQL fsync" 2018: a repeated one may lie).
+//!
+//! What may or may not be on the disk then is not answered at all: after a refusal it would have to
+//! be gone, and the next start may find it. Whoever waits learns of it from the end of the process.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::codec::{Encoded, array};
-use crate::migrations::{SCHEMA, latest};
+use super::codec::Encoded;
+use super::reserve::Reserve;
+use super::segment::{SEGMENT_HEADER_BYTES, create_segment, segment_path, sync_data};
+use crate::migrations::latest;
 use crate::queue::store::StoreError;
 
-/// The length of a segment's header.
-pub(super) const SEGMENT_HEADER_BYTES: usize = 36;
-const SEGMENT_MAGIC: [u8; 4] = *b"BGMS";
 /// New notifications are refused while the volume has less room than this: what is left is for
 /// recording what becomes of those that were accepted.
 pub(super) const RESERVE_BYTES: u64 = 4 << 20;
@@ -89,85 +91,17 @@ pub(super) struct Writer {
     end: End,
     is_short: bool,
     stopped: Option<String>,
-    /// Commits that may or may not be on the disk: dropping one would be an answer.
-    in_doubt: Vec<Append>,
+    reserve: Arc<Reserve>,
+    /// Commits of which nobody knows whether they are on the disk.
+    unanswered: Vec<oneshot::Sender<Result<(), StoreError>>>,
 }
 
-/// Why a batch is not on stable storage.
+/// Why a batch was not written.
 enum Failure {
-    /// Nothing of it is in the file.
-    Undone(StoreError),
-    /// All, some or nothing of it may be there when the file is read next.
-    InDoubt(String),
-}
-
-/// The path of a segment.
-pub(super) fn segment_path(folder: &Path, segment: u64) -> PathBuf {
-    folder.join(format!("{segment:010}.seg"))
-}
-
-/// The number in a segment's file name.
-pub(super) fn segment_number(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?.strip_suffix(".seg")?;
-    (name.len() == 10).then(|| name.parse().ok()).flatten()
-}
-
-/// The header of a segment: magic, schema, two zero bytes, number, store id, CRC-32C of these.
-pub(super) fn segment_header(store: Uuid, segment: u64) -> [u8; SEGMENT_HEADER_BYTES] {
-    let mut header = [0; SEGMENT_HEADER_BYTES];
-    header[..4].copy_from_slice(&SEGMENT_MAGIC);
-    header[4..6].copy_from_slice(&SCHEMA.to_le_bytes());
-    header[8..16].copy_from_slice(&segment.to_le_bytes());
-    header[16..32].copy_from_slice(store.as_bytes());
-    let checksum = crc32c::crc32c(&header[..32]);
-    header[32..].copy_from_slice(&checksum.to_le_bytes());
-    header
-}
-
-/// The schema and the store id in a segment's header, when it is sound.
-pub(super) fn parse_segment_header(bytes: &[u8]) -> Option<(u16, Uuid)> {
-    let header = bytes.get(..SEGMENT_HEADER_BYTES)?;
-    let sound =
-        header[..4] == SEGMENT_MAGIC && crc32c::crc32c(&header[..32]).to_le_bytes() == header[32..];
-    let schema = u16::from_le_bytes(array(&header[4..]));
-    sound.then(|| (schema, Uuid::from_bytes(array(&header[16..]))))
-}
-
-/// Makes the names in a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    if syncs_are_off() {
-        return Ok(());
-    }
-    File::open(folder)?.sync_all()
-}
-
-/// The control of the power-cut test: a build whose sync does nothing must lose mail there. It
-/// does not exist in a release build.
-fn syncs_are_off() -> bool {
-    cfg!(debug_assertions) && std::env::var_os("BREAKGLASS_MAILER_TEST_NO_SYNC").is_some()
-}
-
-fn sync_data(file: &File) -> io::Result<()> {
-    if syncs_are_off() {
-        return Ok(());
-    }
-    file.sync_data()
-}
-
-/// Creates a segment and makes its name durable.
-pub(super) fn create_segment(folder: &Path, store: Uuid, segment: u64) -> io::Result<File> {
-    let path = segment_path(folder, segment);
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-    let begun = file
-        .write_all(&segment_header(store, segment))
-        .and_then(|()| sync_data(&file))
-        .and_then(|()| sync_folder(folder));
-    if let Err(error) = begun {
-        drop(file);
-        let _ = std::fs::remove_file(&path);
-        return Err(error);
-    }
-    Ok(file)
+    /// Nothing of it is in the journal; the reason is for whoever waits.
+    Refused(StoreError),
+    /// It may or may not be found by the next start; says why.
+    Unknown(String),
 }
 
 impl Writer {
@@ -177,6 +111,7 @@ impl Writer {
         store: Uuid,
         end: End,
         segment_bytes_max: u64,
+        reserve: Arc<Reserve>,
     ) -> io::Result<Self> {
         let path = segment_path(folder, end.segment);
         let mut file = OpenOptions::new().write(true).open(path)?;
@@ -186,15 +121,17 @@ impl Writer {
         }
         file.seek(SeekFrom::End(0))?;
         let folder = folder.to_owned();
+        let (is_short, stopped, unanswered) = (false, None, Vec::new());
         Ok(Self {
             folder,
             store,
             segment_bytes_max,
             file,
             end,
-            is_short: false,
-            stopped: None,
-            in_doubt: Vec::new(),
+            is_short,
+            stopped,
+            reserve,
+            unanswered,
         })
     }
 
@@ -229,7 +166,11 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        match self.write(&batch, listener) {
+        let mut written = self.write(&batch, listener);
+        if matches!(written, Err(Failure::Refused(StoreError::NoSpace))) && self.reserve.release() {
+            written = self.write(&batch, listener);
+        }
+        match written {
             Ok(places) => {
                 let jobs_count = batch.iter().map(|append| append.jobs_count).sum();
                 listener.committed(begin.elapsed(), jobs_count);
@@ -243,16 +184,25 @@ impl Writer {
                     let _ = done.send(Ok(()));
                 }
             }
-            Err(Failure::Undone(error)) => {
+            Err(Failure::Refused(error)) => {
                 for append in batch {
                     let _ = append.done.send(Err(error.clone()));
                 }
+                if let StoreError::Stopped(why) = &error {
+                    self.stop(why, listener);
+                }
             }
-            Err(Failure::InDoubt(why)) => {
-                self.in_doubt.extend(batch);
-                listener.stopped(&why);
-                self.stopped = Some(why);
+            Err(Failure::Unknown(why)) => {
+                self.unanswered.extend(batch.into_iter().map(|append| append.done));
+                self.stop(&why, listener);
             }
+        }
+    }
+
+    fn stop(&mut self, why: &str, listener: &mut dyn Listener) {
+        if self.stopped.is_none() {
+            self.stopped = Some(why.to_owned());
+            listener.stopped(why);
         }
     }
 
@@ -263,15 +213,20 @@ impl Writer {
         listener: &mut dyn Listener,
     ) -> Result<Vec<(u64, Location)>, Failure> {
         if let Some(why) = &self.stopped {
-            return Err(Failure::Undone(StoreError::Stopped(why.clone())));
+            return Err(Failure::Refused(StoreError::Stopped(why.clone())));
         }
         if self.end.bytes >= self.segment_bytes_max {
             match self.begin_segment() {
                 Ok((segment, bytes)) => listener.began(segment, bytes),
                 Err(error) if is_no_space(&error) => {
-                    return Err(Failure::Undone(StoreError::NoSpace));
+                    return Err(Failure::Refused(StoreError::NoSpace));
                 }
-                Err(error) => return Err(in_doubt("begin a segment after", &self.path(), &error)),
+                // The old one may as well grow on until files can be opened again.
+                Err(error) if is_out_of_files(&error) => {}
+                Err(error) => {
+                    let why = what_failed("begin a segment after", &self.path(), &error);
+                    return Err(Failure::Refused(StoreError::Stopped(why)));
+                }
             }
         }
         let mut buffer = Vec::with_capacity(batch.iter().map(append_bytes).sum());
@@ -287,26 +242,30 @@ impl Writer {
             return Err(self.undo(&error));
         }
         if let Err(error) = sync_data(&self.file) {
-            return Err(in_doubt("sync", &self.path(), &error));
+            return Err(Failure::Unknown(what_failed("sync", &self.path(), &error)));
         }
         self.end.bytes += buffer.len() as u64;
         self.end.sequence = sequence;
         Ok(places)
     }
 
-    /// After a write without room the file is cut back to what was acknowledged.
+    /// After a failed write the file is cut back to what was acknowledged.
     fn undo(&mut self, error: &io::Error) -> Failure {
-        if !is_no_space(error) {
-            return in_doubt("write", &self.path(), error);
-        }
         let cut = self
             .file
             .set_len(self.end.bytes)
             .and_then(|()| self.file.seek(SeekFrom::End(0)))
             .and_then(|_| self.file.sync_all());
         match cut {
-            Ok(()) => Failure::Undone(StoreError::NoSpace),
-            Err(error) => in_doubt("truncate", &self.path(), &error),
+            Ok(()) if is_no_space(error) => Failure::Refused(StoreError::NoSpace),
+            Ok(()) => {
+                let why = what_failed("write", &self.path(), error);
+                Failure::Refused(StoreError::Stopped(why))
+            }
+            Err(cut) => {
+                let why = what_failed("write", &self.path(), error);
+                Failure::Unknown(format!("{why}; nor can it be undone: {cut}"))
+            }
         }
     }
 
@@ -321,12 +280,9 @@ impl Writer {
 
     /// Whether so many bytes of new mail may come in; says when that changes.
     fn has_room(&mut self, bytes: u64, listener: &mut dyn Listener) -> bool {
-        // A file system that cannot tell is asked by writing.
-        let room = rustix::fs::fstatvfs(&self.file)
-            .map_or(u64::MAX, |volume| volume.f_bavail.saturating_mul(volume.f_frsize));
         // Back only when there is clearly more, so that it does not change with every batch.
         let wanted = if self.is_short { 2 * RESERVE_BYTES } else { RESERVE_BYTES };
-        let is_short = room < wanted + bytes;
+        let is_short = self.reserve.room() < self.reserve.wanted(wanted + bytes);
         let folder = self.folder.display().to_string();
         match (self.is_short, is_short) {
             (false, true) => {
@@ -341,7 +297,10 @@ impl Writer {
                     listener.began(segment, bytes);
                 }
             }
-            (true, false) => tracing::info!(folder, "the volume has room again"),
+            (true, false) => {
+                self.reserve.hold();
+                tracing::info!(folder, "the volume has room again");
+            }
             (true, true) | (false, false) => return !is_short,
         }
         self.is_short = is_short;
@@ -358,10 +317,15 @@ fn append_bytes(append: &Append) -> usize {
     append.records.iter().map(|(_, encoded)| encoded.frame_bytes()).sum()
 }
 
-fn is_no_space(error: &io::Error) -> bool {
+pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn in_doubt(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::InDoubt(format!("cannot {what} {}: {error}", path.display()))
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+fn what_failed(what: &str, path: &Path, error: &io::Error) -> String {
+    format!("cannot {what} {}: {error}", path.display())
 }

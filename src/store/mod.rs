@@ -6,6 +6,7 @@
 //! journal/        segments of records, the truth
 //! index/          a sled database made from them, thrown away when in doubt
 //! index.clean     written at a clean end: the index is whole, and these are its checksums
+//! reserve         room that is given up when the volume is full
 //! aside/          bytes of the journal that could not be read
 //! ```
 //!
@@ -15,6 +16,10 @@
 //! A commit is encoded by its caller, written and synced by the journal's thread together with all
 //! others that wait, and answered. The index follows on a thread of its own; reads wait until it
 //! has caught up with what was committed before they began.
+//!
+//! A store opens and delivers without its index, from the journal and memory: on a volume without
+//! room for one, and on a disk that fails under it. Until the index is made again, new mail is
+//! refused, and nothing can be looked up.
 
 mod backup;
 mod carried;
@@ -25,19 +30,24 @@ mod follow;
 pub(crate) mod fuzz;
 mod index;
 mod journal;
+mod make;
 mod notes;
 mod open_error;
 mod progress;
 mod read;
 mod recover;
+mod reserve;
 mod rows;
 mod scan;
+mod seen;
+mod segment;
 mod shared;
 mod stats;
 mod verify;
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{channel, sync_channel};
@@ -48,18 +58,22 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::queue::store::StoreError;
+
 pub use backup::{BackupError, backup, restore};
 pub use open_error::OpenError;
 pub use recover::Damage;
 pub use stats::{JobCounts, Stats, stats};
 pub use verify::{IndexState, Records, StoredFile, Verified, verify};
 
-use carried::Replay;
-use index::{INDEX_VERSION, Index};
-use journal::{End, Writer};
+use index::INDEX_VERSION;
+use journal::{End, RESERVE_BYTES, Writer};
+use make::{Making, open_whole};
 use notes::CleanClose;
-use recover::{Found, Purpose};
-use shared::{Follower, Shared};
+use recover::{Found, Purpose, read_journal};
+use reserve::Reserve;
+use seen::Seen;
+use shared::{Basis, Follower, Shared};
 
 /// How a store is opened.
 pub struct Options {
@@ -124,22 +138,43 @@ impl DiskStore {
         let folder = &options.folder;
         recover::create_folders(folder).map_err(|error| OpenError::io("create", folder, &error))?;
         let lock = lock(folder)?;
-        let (index, found, rebuilt) = open_index(folder)?;
+        let reserve = Arc::new(Reserve::new(folder));
+        if reserve.room() < RESERVE_BYTES {
+            reserve.release();
+        }
+        let (basis, found, rebuilt) = open_index(folder, &reserve)?;
         let Found { store, created, end, mut segments, damage, .. } = found;
 
         let journal = folder.join("journal");
-        let opened = |error| OpenError::io("open", &journal, &error);
-        let mut writer =
-            Writer::open(&journal, store, end, options.segment_bytes_max).map_err(opened)?;
         let damaged_through = if damage.is_empty() { 0 } else { end.segment };
-        if damaged_through > 0 {
-            // What can be read of the damaged segments is carried out of them.
-            segments.push(writer.begin_segment().map_err(opened)?);
-        }
+        let begun = Writer::open(&journal, store, end, options.segment_bytes_max, reserve.clone())
+            .and_then(|mut writer| {
+                if damaged_through > 0 {
+                    // What can be read of the damaged segments is carried out of them.
+                    segments.push(writer.begin_segment()?);
+                }
+                Ok(writer)
+            });
+        let writer = match begun {
+            Ok(writer) => writer,
+            Err(error) => {
+                basis.let_go();
+                return Err(OpenError::io("open", &journal, &error));
+            }
+        };
+        reserve.hold();
         let (requests, appends) = channel();
         let (batches, followed) = sync_channel(BATCHES_BEHIND_MAX);
-        let shared =
-            Shared::new(&options, store, requests, index, end.sequence, segments, damaged_through)?;
+        let shared = Shared::new(
+            &options,
+            store,
+            requests,
+            basis,
+            end.sequence,
+            segments,
+            damaged_through,
+            reserve,
+        );
         let shared = Arc::new(shared);
 
         let mut follower = Follower::new(shared.clone(), batches, options.on_commit);
@@ -190,10 +225,14 @@ impl DiskStore {
         self.shared.progress.close();
         let compacted = threads.compactor.join();
         let (Ok(end), Ok(()), Ok(())) = (end, followed, compacted) else { return Ok(()) };
+        if self.shared.stopped.borrow().is_some() {
+            // What lies behind the last answered record is for the next start to read.
+            return Ok(());
+        }
         let index = self.shared.take_index();
         let whole = self.shared.progress.applied() == end.sequence;
         let Some(index) = index.and_then(Arc::into_inner).filter(|_| whole) else { return Ok(()) };
-        index.close()?;
+        make::close(index).map_err(StoreError::Stopped)?;
         let folder = &self.shared.folder;
         let files = checksums(&folder.join("index"))
             .map_err(|error| OpenError::io("read", &folder.join("index"), &error))?;
@@ -203,8 +242,12 @@ impl DiskStore {
     }
 }
 
-/// Opens the index as it was closed, or makes it again from the journal.
-fn open_index(folder: &Path) -> Result<(Index, Found, Option<&'static str>), OpenError> {
+/// Opens the index as it was closed, or makes it again from the journal. Where neither works, the
+/// store goes on with what the journal alone tells.
+fn open_index(
+    folder: &Path,
+    reserve: &Reserve,
+) -> Result<(Basis, Found, Option<&'static str>), OpenError> {
     let path = folder.join("index");
     let note = notes::clean_close(folder);
     let same =
@@ -215,30 +258,49 @@ fn open_index(folder: &Path) -> Result<(Index, Found, Option<&'static str>), Ope
         (Some(_), false) => "its files are not as they were closed",
         (Some(_), true) => "",
     };
-    if same {
-        let found = recover::read_journal(folder, Purpose::Open, note.as_ref(), |_| Ok(()))?;
+    // Only the first reading may change something, and only it sees all damage.
+    let mut found = None;
+    if same && reserve.has_room_for_index() {
+        let read = read_journal(folder, Purpose::Open, note.as_ref(), |_| Ok(()))?;
         forget_note(folder)?;
-        match catch_unwind(AssertUnwindSafe(|| Index::open(&path))) {
-            Ok(Ok(index)) => return Ok((index, found, None)),
-            Ok(Err(_)) | Err(_) => reason = "it does not open",
+        match open_whole(&path) {
+            Ok((index, contents)) => return Ok((Basis::Index(index, contents), read, None)),
+            Err(_) => reason = "it does not open",
         }
+        found = Some(read);
     }
-    match fs::remove_dir_all(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(OpenError::io("remove", &path, &error));
+    let mut making = Making::begin(&path, reserve);
+    let mut seen = (!making.is_possible()).then(Seen::default);
+    let purpose = if found.is_some() { Purpose::Look } else { Purpose::Open };
+    let read = read_journal(folder, purpose, note.as_ref(), |written| {
+        making.apply(&written);
+        if let Some(seen) = &mut seen {
+            seen.take(written);
         }
-        _ => {}
-    }
-    let index = Index::open(&path)?;
-    let mut replay = Replay::default();
-    let found = recover::read_journal(folder, Purpose::Open, note.as_ref(), |written| {
-        index.apply(&written, Some(&mut replay))?;
         Ok(())
     })?;
-    index.finish(&replay)?;
+    let found = found.unwrap_or(read);
     forget_note(folder)?;
-    let rebuilt = (!found.created).then_some(reason);
-    Ok((index, found, rebuilt))
+    let why = match making.finish() {
+        Ok((index, contents)) => {
+            let rebuilt = (!found.created).then_some(reason);
+            return Ok((Basis::Index(index, contents), found, rebuilt));
+        }
+        Err(why) => why,
+    };
+    let seen = match seen {
+        Some(seen) => seen,
+        None => {
+            let mut seen = Seen::default();
+            read_journal(folder, Purpose::Look, note.as_ref(), |written| {
+                seen.take(written);
+                Ok(())
+            })?;
+            seen
+        }
+    };
+    let (jobs, contents) = seen.alive();
+    Ok((Basis::Journal { jobs, contents, why }, found, None))
 }
 
 /// From the first write on the note would be wrong.
@@ -246,7 +308,7 @@ fn forget_note(folder: &Path) -> Result<(), OpenError> {
     let path = folder.join("index.clean");
     match fs::remove_file(&path) {
         Ok(()) => {
-            journal::sync_folder(folder).map_err(|error| OpenError::io("sync", folder, &error))
+            segment::sync_folder(folder).map_err(|error| OpenError::io("sync", folder, &error))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(OpenError::io("remove", &path, &error)),
@@ -274,9 +336,12 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(e)) => return Err(error("lock", e)),
     }
-    file.set_len(0).map_err(|e| error("write", e))?;
-    writeln!(file, "process {}", std::process::id()).map_err(|e| error("write", e))?;
-    Ok(file)
+    // In place, because on a full volume bytes that are given back do not return.
+    let holder = format!("process {}\n", std::process::id());
+    match file.write_all_at(holder.as_bytes(), 0).and_then(|()| file.set_len(holder.len() as u64)) {
+        Err(e) if !journal::is_no_space(&e) => Err(error("write", e)),
+        _ => Ok(file),
+    }
 }
 
 /// Every file below a folder, with its length and CRC-32C, in the order of the names.

@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::OpenError;
 use super::codec::{decode, encode};
 use super::index::INDEX_VERSION;
-use super::journal::{End, sync_folder};
+use super::journal::End;
+use super::segment::sync_folder;
 use crate::migrations::SCHEMA;
 
 /// What is noted when a store is closed cleanly: with it, the index need not be made again.

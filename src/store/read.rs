@@ -29,16 +29,21 @@ impl Store for DiskStore {
     }
 
     fn live(&self) -> Result<Vec<Job>, StoreError> {
-        let index = self.shared.index_now()?;
         let mut jobs = Vec::new();
+        let mut take = |id: &[u8], row| match job(id, row) {
+            Ok(job) if job.progress.has_ended() => {}
+            Ok(job) => jobs.push(job),
+            // It stays on disk, and the others go out.
+            Err(error) => tracing::error!(%error, "a job is left alone"),
+        };
+        if let Some(rows) = self.shared.alive_at_open() {
+            rows.into_iter().for_each(|(id, row)| take(&id, row));
+            return Ok(jobs);
+        }
+        let index = self.shared.index_now()?;
         for row in index.jobs.iter() {
             let (id, row) = row.map_err(broken)?;
-            match job(&id, read(&row)?) {
-                Ok(job) if job.progress.has_ended() => {}
-                Ok(job) => jobs.push(job),
-                // It stays on disk, and the others go out.
-                Err(error) => tracing::error!(%error, "a job is left alone"),
-            }
+            take(&id, read(&row)?);
         }
         Ok(jobs)
     }

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::OpenError;
-use super::journal::{
-    End, SEGMENT_HEADER_BYTES, Written, create_segment, parse_segment_header, segment_number,
-    segment_path, sync_folder,
-};
+use super::journal::{End, Written};
 use super::notes::{self, CleanClose, Identity, write_identity};
 use super::scan::{Scan, keep};
+use super::segment::{
+    SEGMENT_HEADER_BYTES, create_segment, parse_segment_header, segment_number, segment_path,
+    sync_folder,
+};
 use crate::migrations::SCHEMA;
 
 /// Bytes that could not be read, or that are missing.
@@ -264,14 +265,8 @@ fn identify(
         (Ok(Some(identity)), false) => return Ok(Some(identity)),
         (Ok(Some(_)), true) => return Err(OpenError::JournalMissing),
         (Ok(None), true) => return Ok(None),
+        (Ok(None), false) if is_barely_begun(folder, journal, numbers) => return Ok(None),
         (Err(_), true) => return Err(OpenError::NotOurs { file: PathBuf::from("identity") }),
-        (Ok(None), false) if was_never_begun(journal, numbers) => {
-            if purpose == Purpose::Open {
-                let path = segment_path(journal, 1);
-                fs::remove_file(&path).map_err(|error| OpenError::io("remove", &path, &error))?;
-            }
-            return Ok(None);
-        }
         (Ok(None), false) if purpose == Purpose::Open => None,
         (Ok(None), false) => Some("the file is missing".to_owned()),
         (Err(reason), false) => Some(reason),
@@ -291,12 +286,14 @@ fn identify(
     Ok(Some(Identity { schema, store: *store.as_bytes(), first_segment: numbers[0] }))
 }
 
-/// Whether the power went while the first segment was created. It is made before the identity, and no
-/// mail is accepted before that, so nothing was there to lose.
-fn was_never_begun(journal: &Path, numbers: &[u64]) -> bool {
-    let is_blank =
-        |bytes: Vec<u8>| bytes.len() <= SEGMENT_HEADER_BYTES && bytes.iter().all(|byte| *byte == 0);
-    numbers == [1] && fs::read(segment_path(journal, 1)).is_ok_and(is_blank)
+/// Whether a first start was interrupted before the store had a name: there is one segment, and not
+/// even its header. What was closed once, or has a name, is no such folder.
+fn is_barely_begun(folder: &Path, journal: &Path, numbers: &[u64]) -> bool {
+    let first = || fs::read(segment_path(journal, 1));
+    let is_empty = |bytes: Vec<u8>| {
+        bytes.len() <= SEGMENT_HEADER_BYTES && parse_segment_header(&bytes).is_none()
+    };
+    numbers == [1] && !folder.join("index.clean").exists() && first().is_ok_and(is_empty)
 }
 
 /// Creates the data folder and what is missing above it, and makes these names durable: a segment is
@@ -321,6 +318,13 @@ fn create(folder: &Path, journal: &Path) -> Result<Found, OpenError> {
     let store = Uuid::now_v7();
     fs::create_dir_all(journal).map_err(|error| OpenError::io("create", journal, &error))?;
     sync_folder(folder).map_err(|error| OpenError::io("sync", folder, &error))?;
+    let first = segment_path(journal, 1);
+    match fs::remove_file(&first) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(OpenError::io("remove", &first, &error));
+        }
+        _ => {}
+    }
     create_segment(journal, store, 1).map_err(|error| OpenError::io("create", journal, &error))?;
     write_identity(folder, store, 1)?;
     let bytes = SEGMENT_HEADER_BYTES as u64;

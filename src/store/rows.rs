@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::codec::{decode, encode};
 use super::journal::Location;
-use crate::migrations::latest::{self, Id};
+use crate::migrations::latest::{self, Id, Record};
 use crate::queue::store::StoreError;
 
 pub(super) type Applied<T> = Result<T, StoreError>;
@@ -54,6 +54,16 @@ pub(super) fn attempt_key(job: &Id, number: u32) -> [u8; 20] {
     key[..16].copy_from_slice(job);
     key[16..].copy_from_slice(&number.to_be_bytes());
     key
+}
+
+/// The key of what a record forgets.
+pub(super) fn outlived_key(forgets: &Record) -> Vec<u8> {
+    encode(forgets)
+}
+
+/// The record that forgets what such a key stands for.
+pub(super) fn outlived(key: &[u8]) -> Applied<Record> {
+    read(key)
 }
 
 pub(super) fn put<T: Serialize>(tree: &Tree, key: &[u8], value: &T) -> Applied<()> {

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use super::OpenError;
 use super::codec::{Frame, MAGIC};
-use super::journal::{Location, SEGMENT_HEADER_BYTES, Written, sync_folder};
+use super::journal::{Location, Written};
 use super::recover::{Damage, relative};
+use super::segment::{SEGMENT_HEADER_BYTES, sync_folder};
 use crate::migrations::{self, DecodeError};
 
 /// One segment being read.

@@ -16,13 +16,20 @@ use uuid::Uuid;
 use super::Options;
 use super::codec::Encoded;
 use super::index::Index;
-use super::journal::{Append, Listener, Location, Written, segment_path};
+use super::journal::{Append, Listener, Location, Written};
+use super::make::let_go;
 use super::progress::Progress;
+use super::reserve::Reserve;
+use super::rows::JobRow;
+use super::segment::segment_path;
 use crate::migrations::latest::{Id, Record};
 use crate::queue::store::StoreError;
 
 /// So many segments are kept open for reading.
-const FILES_MAX: usize = 16;
+const FILES_MAX: usize = 8;
+
+/// With so many records before a batch that the index has not applied, the journal waits for it.
+const RECORDS_BEHIND_MAX: u64 = 4096;
 
 /// See the module.
 pub(super) struct Shared {
@@ -36,29 +43,65 @@ pub(super) struct Shared {
     pub(super) damaged_through: u64,
     pub(super) progress: Progress,
     pub(super) stopped: watch::Sender<Option<String>>,
+    pub(super) reserve: Arc<Reserve>,
     requests: Mutex<Option<Sender<Append>>>,
     /// Where the content of each notification with a queued or dead job lies.
     contents: Mutex<HashMap<Id, Location>>,
     files: Mutex<HashMap<u64, Arc<File>>>,
     sizes: Mutex<BTreeMap<u64, u64>>,
     index: Mutex<Option<Arc<Index>>>,
+    /// What was alive when the store was opened without an index, until it is asked for.
+    alive_at_open: Mutex<Option<Vec<(Id, JobRow)>>>,
+    opened_at: u64,
     committed: AtomicU64,
 }
 
+/// What a store goes on with after it was opened.
+pub(super) enum Basis {
+    /// Its index, and where the contents lie that are needed still.
+    Index(Index, HashMap<Id, Location>),
+    /// What the journal alone tells, because there is no index.
+    Journal {
+        /// The jobs that are queued or dead.
+        jobs: Vec<(Id, JobRow)>,
+        /// Where the contents lie that they need.
+        contents: HashMap<Id, Location>,
+        /// Why there is no index.
+        why: String,
+    },
+}
+
+impl Basis {
+    /// Ends it unused.
+    pub(super) fn let_go(self) {
+        if let Self::Index(index, _) = self {
+            let_go(index);
+        }
+    }
+}
+
 impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "all of it is known only where a store opens")]
     pub(super) fn new(
         options: &Options,
         store: Uuid,
         requests: Sender<Append>,
-        index: Index,
+        basis: Basis,
         sequence: u64,
         segments: Vec<(u64, u64)>,
         damaged_through: u64,
-    ) -> Result<Self, StoreError> {
-        let contents = index.tally()?;
+        reserve: Arc<Reserve>,
+    ) -> Self {
         let progress = Progress::default();
         progress.begin(sequence);
-        Ok(Self {
+        let (index, alive, contents) = match basis {
+            Basis::Index(index, contents) => (Some(Arc::new(index)), None, contents),
+            Basis::Journal { jobs, contents, why } => {
+                progress.fail(&why);
+                (None, Some(jobs), contents)
+            }
+        };
+        Self {
             store,
             folder: options.folder.clone(),
             journal: options.folder.join("journal"),
@@ -67,13 +110,22 @@ impl Shared {
             damaged_through,
             progress,
             stopped: watch::channel(None).0,
+            reserve,
             requests: Mutex::new(Some(requests)),
             contents: Mutex::new(contents),
             files: Mutex::default(),
             sizes: Mutex::new(segments.into_iter().collect()),
-            index: Mutex::new(Some(Arc::new(index))),
+            index: Mutex::new(index),
+            alive_at_open: Mutex::new(alive),
+            opened_at: sequence,
             committed: AtomicU64::new(sequence),
-        })
+        }
+    }
+
+    /// The jobs that are queued or dead, where the index cannot tell: once, before anything changed.
+    pub(super) fn alive_at_open(&self) -> Option<Vec<(Id, JobRow)>> {
+        let alive = lock(&self.alive_at_open).take();
+        alive.filter(|_| self.committed() == self.opened_at)
     }
 
     /// Hands records to the journal's thread; the answer comes when they are on stable storage.
@@ -233,6 +285,9 @@ impl Listener for Follower {
         drop((contents, sizes));
         let sequence = batch.last().map_or(0, |written| written.sequence);
         self.shared.committed.fetch_max(sequence, Ordering::AcqRel);
+        // What the index has still to apply is in memory. An index that failed holds up nothing.
+        let before = batch.first().map_or(0, |written| written.sequence - 1);
+        let _ = self.shared.progress.wait(before.saturating_sub(RECORDS_BEHIND_MAX));
         // The thread of the index ends only after this one.
         let _ = self.batches.send(batch);
     }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::index::INDEX_VERSION;
-use super::journal::{Written, segment_path};
+use super::journal::Written;
 use super::notes;
 use super::recover::{Damage, look, relative};
+use super::segment::segment_path;
 use super::{OpenError, checksums};
 use crate::migrations::latest::Record;
 

@@ -10,11 +10,13 @@ use serde_json::{Value, json};
 
 use crate::support::app::{App, Home, Provider};
 use crate::support::image::Image;
-use crate::support::lots;
 use crate::support::sink::{Act, Moment, Sink};
 use crate::support::wait::eventually;
+use crate::support::{lots, nightly};
 
 const FLIPS: usize = 500;
+/// What a disk loses at once: a sector, and a page.
+const BLOCKS_BYTES: [usize; 2] = [512, 4096];
 const TEXT: &str = "Please look.";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,6 +45,23 @@ async fn five_hundred_flipped_bits_are_harmless_or_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn zeroed_blocks_are_harmless_or_reported() {
+    let mut lots = lots();
+    let store = Store::closed().await;
+    let files = store.image.files.iter().filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0));
+    let files: Vec<_> = files.collect();
+    let zeros_count = if nightly() { 500 } else { 60 };
+    let damages = (0..zeros_count).map(|n| {
+        let (path, bytes) = files[n % files.len()];
+        let block_bytes = BLOCKS_BYTES[n / files.len() % 2];
+        let begin = lots.usize(..bytes.len()) / block_bytes * block_bytes;
+        Damage::Zero { path: path.clone(), begin, end: bytes.len().min(begin + block_bytes) }
+    });
+    let damages = damages.collect();
+    assert_no_silent_difference(&store, damages).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_cut_short_emptied_or_removed_is_harmless_or_reported() {
     let store = Store::closed().await;
     let all = [Damage::Halve, Damage::Empty, Damage::Remove];
@@ -57,6 +76,7 @@ async fn a_file_cut_short_emptied_or_removed_is_harmless_or_reported() {
 #[derive(Clone, Debug)]
 enum Damage {
     Flip { path: PathBuf, at: usize, bit: u8 },
+    Zero { path: PathBuf, begin: usize, end: usize },
     Halve(PathBuf),
     Empty(PathBuf),
     Remove(PathBuf),
@@ -70,6 +90,11 @@ impl Damage {
             Self::Flip { path, at, bit } => {
                 let mut bytes = bytes(path);
                 bytes[*at] ^= 1 << bit;
+                (path, bytes)
+            }
+            Self::Zero { path, begin, end } => {
+                let mut bytes = bytes(path);
+                bytes[*begin..*end].fill(0);
                 (path, bytes)
             }
             Self::Halve(path) => {
@@ -86,7 +111,7 @@ impl Damage {
 
     fn path(&self) -> &Path {
         match self {
-            Self::Flip { path, .. } => path,
+            Self::Flip { path, .. } | Self::Zero { path, .. } => path,
             Self::Halve(path) | Self::Empty(path) | Self::Remove(path) | Self::Add(path) => path,
         }
     }
@@ -146,7 +171,9 @@ impl Store {
         busy.close().await;
         let known = known(&app, &notifications).await;
         app.stop().await;
-        let image = Image::read(home.data()).expect("read the store");
+        let mut image = Image::read(home.data()).expect("read the store");
+        // Large, and its bytes mean nothing.
+        image.files.remove(Path::new("reserve"));
         Self { image, notifications, known, providers, _away: [fine, busy, away] }
     }
 

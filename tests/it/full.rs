@@ -1,19 +1,20 @@
 //! A full volume: new mail is refused, delivery goes on, and with room again everything works
-//! without a person's hand.
+//! without a person's hand, also for a server that starts on it.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::app::{Home, Provider};
+use crate::support::app::{App, Home, Provider};
 use crate::support::need;
 use crate::support::sink::Sink;
-use crate::support::wait::eventually;
+use crate::support::wait::{eventually, within};
 
 /// A small volume of its own.
 struct Volume {
@@ -118,4 +119,88 @@ async fn a_full_volume_refuses_new_mail_delivers_the_rest_and_recovers_by_itself
     assert!(sink.letters().len() <= accepted.len() + 1, "nothing was sent twice");
     assert!(!app.process.log().contains("a panic"), "{}", app.process.log());
     app.stop().await;
+}
+
+/// How soon new mail is taken again once there is room.
+const RECOVERY_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How a server ended before the volume was full.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Cleanly,
+    Killed,
+}
+
+/// Waits until everything is sent; a server without its index can still tell how much it has.
+async fn sent_once(app: &App, sink: &Sink, accepted: &BTreeSet<String>) {
+    app.drained().await;
+    let letters = sink.letters();
+    let sent: BTreeSet<String> = letters.iter().map(|letter| letter.recipient.clone()).collect();
+    assert_eq!(accepted.difference(&sent).count(), 0, "lost");
+    assert_eq!(letters.len(), accepted.len(), "nothing was sent twice");
+}
+
+/// Queues `jobs_count` jobs for a provider that is away, fills the volume, and starts on it.
+async fn start_on_a_full_volume(size: &str, jobs_count: usize, ended: Ended) {
+    let Some(volume) = Volume::mount(size) else { return };
+    let mut sink = Sink::start();
+    sink.close().await;
+    let provider = Provider::plain("sink", sink.port);
+    let home = Home::at(volume.path().join("data"), &[provider]).args(&[
+        "--unhealthy-interval",
+        "1s",
+        "--max-connections",
+        "8",
+    ]);
+    let mut app = home.start().await;
+    let mut accepted = BTreeSet::new();
+    for n in 0..jobs_count / 100 {
+        let to: Vec<String> = (0..100).map(|m| format!("to-{n}-{m}@example.com")).collect();
+        let post = json!({"recipients": to, "subject": "s", "text": "Please look. ".repeat(100)});
+        app.notify(&post).await;
+        accepted.extend(to);
+    }
+    app.queue_has("sink", "parked", accepted.len()).await;
+    match ended {
+        Ended::Cleanly => app.stop().await,
+        Ended::Killed => app.process.kill9(),
+    }
+
+    let filler = volume.fill();
+    sink.open();
+    let app = home.start().await;
+    let refused = app.client.notify(&post(0), None).await.expect("an answer");
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.json()["type"].as_str().expect("a type").ends_with("/store-unavailable"));
+    sent_once(&app, &sink, &accepted).await;
+    let refused = app.client.notify(&post(0), None).await.expect("an answer");
+    assert_eq!(refused.status, 503, "{}", refused.body);
+
+    // What was sent is recorded: it is not sent again by the next one, which starts on it too.
+    app.stop().await;
+    let app = home.start().await;
+    sent_once(&app, &sink, &accepted).await;
+
+    std::fs::remove_file(filler).expect("room again");
+    within(RECOVERY_TIME_MAX, "a post with a key is accepted, so the index is whole", async || {
+        let answer = app.client.notify(&post(1), Some("key")).await.expect("an answer");
+        (answer.status == 202).then_some(())
+    })
+    .await;
+    accepted.insert("r1@example.com".to_owned());
+    sent_once(&app, &sink, &accepted).await;
+    assert!(home.data().join("reserve").exists(), "for the next time");
+    assert!(!app.process.log().contains("panicked at"), "{}", app.process.log());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_volume_after_a_clean_stop_delivers_and_recovers_by_itself() {
+    start_on_a_full_volume("64m", 400, Ended::Cleanly).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_volume_after_a_kill_delivers_five_thousand_jobs_and_recovers_by_itself()
+{
+    start_on_a_full_volume("96m", 5_000, Ended::Killed).await;
 }

@@ -1,63 +1,16 @@
 //! The server on a real socket: what is not HTTP, what is too much, and what is too slow.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use breakglass_mailer::http::server::{Limits, serve};
+use breakglass_mailer::http::server::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpStream;
 
-use crate::support::api::TestApi;
-
-struct Server {
-    address: SocketAddr,
-    stop: CancellationToken,
-    served: JoinHandle<()>,
-    api: TestApi,
-}
-
-impl Server {
-    async fn start(limits: Limits) -> Self {
-        let api = TestApi::start();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let stop = CancellationToken::new();
-        let served = tokio::spawn(serve(listener, api.router.clone(), limits, stop.clone()));
-        Self { address, stop, served, api }
-    }
-
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.expect("a connection")
-    }
-
-    /// Sends bytes and reads to the end of the connection; the answer in full.
-    async fn exchange(&self, bytes: &[u8]) -> String {
-        let mut stream = self.connect().await;
-        // The server may stop reading early; the answer is still there.
-        let _ = stream.write_all(bytes).await;
-        read_to_end(&mut stream).await
-    }
-}
-
-async fn read_to_end(stream: &mut TcpStream) -> String {
-    let mut bytes = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes));
-    let _ = read.await.expect("the server ends the connection");
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn post(headers: &str, body: &str) -> Vec<u8> {
-    let fixed = "Host: x\r\nContent-Type: application/json\r\nConnection: close\r\n";
-    format!("POST /notify HTTP/1.1\r\n{fixed}{headers}\r\n{body}").into_bytes()
-}
-
-const GOOD: &str = r#"{"recipients":["a@example.com"],"subject":"x","text":"y"}"#;
+use crate::support::served::{GOOD, Served, raw_post as post, read_to_end};
 
 #[tokio::test]
 async fn what_is_not_a_request_is_refused_and_makes_no_job() {
-    let server = Server::start(Limits::default()).await;
+    let server = Served::start(Limits::default()).await;
     let bodies_of_two_lengths = post("Content-Length: 57\r\nContent-Length: 5\r\n", GOOD);
     let overflow = post("Transfer-Encoding: chunked\r\n", "FFFFFFFFFFFFFFFFF\r\nx\r\n0\r\n\r\n");
     let no_chunk = post("Transfer-Encoding: chunked\r\nContent-Length: 6\r\n", "0\r\n\r\n");
@@ -79,7 +32,7 @@ async fn what_is_not_a_request_is_refused_and_makes_no_job() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{title}: {answer}");
     }
     let answer = server.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("/bad-request"), "{answer}");
     assert_eq!(server.api.store.notifications_count(), 0);
     let length = format!("Content-Length: {}\r\n", GOOD.len());
     let answer = server.exchange(&post(&length, GOOD)).await;
@@ -88,7 +41,7 @@ async fn what_is_not_a_request_is_refused_and_makes_no_job() {
 
 #[tokio::test]
 async fn a_client_that_closes_its_side_still_gets_its_answer() {
-    let server = Server::start(Limits::default()).await;
+    let server = Served::start(Limits::default()).await;
     let mut stream = server.connect().await;
     let length = format!("Content-Length: {}\r\n", GOOD.len());
     stream.write_all(&post(&length, GOOD)).await.expect("open");
@@ -98,7 +51,7 @@ async fn a_client_that_closes_its_side_still_gets_its_answer() {
 
 #[tokio::test]
 async fn too_much_is_answered_although_the_client_still_sends() {
-    let server = Server::start(Limits::default()).await;
+    let server = Served::start(Limits::default()).await;
     let header = format!("X-A: {}\r\n", "a".repeat(1_000_000));
     let answer = server.exchange(&post(&header, "")).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
@@ -120,34 +73,62 @@ async fn too_much_is_answered_although_the_client_still_sends() {
 #[tokio::test]
 async fn slow_headers_and_idle_connections_are_ended() {
     let limits = Limits { header_time_max: Duration::from_millis(200), ..Limits::default() };
-    let server = Server::start(limits).await;
+    let server = Served::start(limits).await;
     let mut slow = server.connect().await;
     slow.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-A: b").await.expect("open");
-    assert_eq!(read_to_end(&mut slow).await, "");
+    let answer = read_to_end(&mut slow).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("/request-timeout"), "{answer}");
+    let mut silent = server.connect().await;
+    assert_eq!(read_to_end(&mut silent).await, "");
     let mut idle = server.connect().await;
     idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("open");
     assert!(read_to_end(&mut idle).await.starts_with("HTTP/1.1 200 "));
 }
 
+const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+
+async fn only_place() -> Served {
+    Served::start(Limits { connections_count_max: 1, ..Limits::default() }).await
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_a_place() {
-    let server = Server::start(Limits { connections_count_max: 1, ..Limits::default() }).await;
+    let server = only_place().await;
     let mut first = server.connect().await;
-    first.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("open");
-    let mut answer = [0; 12];
-    first.read_exact(&mut answer).await.expect("an answer");
+    let (head, body) = GOOD.split_at(10);
+    let length = format!("Content-Length: {}\r\n", GOOD.len());
+    first.write_all(&post(&length, head)).await.expect("open");
     let mut second = server.connect().await;
-    let request = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    second.write_all(request).await.expect("in the backlog");
+    second.write_all(LIVEZ).await.expect("in the backlog");
+    let mut answer = [0; 12];
     let early = tokio::time::timeout(Duration::from_millis(200), second.read(&mut answer)).await;
     assert!(early.is_err(), "answered although the only place is taken");
-    drop(first);
-    assert!(read_to_end(&mut second).await.starts_with("HTTP/1.1 200 "));
+    first.write_all(body.as_bytes()).await.expect("open");
+    assert!(read_to_end(&mut first).await.starts_with("HTTP/1.1 202 "));
+    second.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
+async fn a_kept_connection_gives_its_place_to_those_that_wait() {
+    let server = only_place().await;
+    let mut callers = Vec::new();
+    for _ in 0..20 {
+        let mut caller = server.connect().await;
+        caller.write_all(LIVEZ).await.expect("open");
+        callers.push(caller);
+    }
+    for mut caller in callers.drain(..19) {
+        assert!(read_to_end(&mut caller).await.starts_with("HTTP/1.1 200 "));
+    }
+    let mut answer = [0; 12];
+    callers[0].read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
 #[tokio::test]
 async fn a_stop_ends_idle_connections_and_answers_what_is_under_way() {
-    let server = Server::start(Limits::default()).await;
+    let server = Served::start(Limits::default()).await;
     let mut idle = server.connect().await;
     idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("open");
     let mut start = [0; 12];
@@ -163,6 +144,6 @@ async fn a_stop_ends_idle_connections_and_answers_what_is_under_way() {
     busy.write_all(GOOD.as_bytes()).await.expect("open");
     assert!(read_to_end(&mut busy).await.starts_with("HTTP/1.1 202 "));
     drop((idle, busy));
-    tokio::time::timeout(Duration::from_secs(10), server.served).await.expect("ends").expect("ok");
+    tokio::time::timeout(Duration::from_secs(10), server.ended).await.expect("ends").expect("ok");
     assert!(TcpStream::connect(server.address).await.is_err());
 }

@@ -1,8 +1,11 @@
 //! The one test binary.
 //!
-//! `crash`, `order`, `power`, `damage` and `full` start the real binary and hold the promise of a 202
-//! against kills, system calls, power cuts, damaged files and a full volume; `mail_servers` holds
-//! the mail against real servers. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
+//! These start the real binary and hold the promise of a 202: `crash` and `kill_points` against kills,
+//! `order` in the order of system calls, `power` against power cuts, `damage` against damaged files,
+//! `full`, `disk_faults` and `other_volume` against what disks do, `clock` against what time does, `hostile`
+//! against mail servers, `bad_requests` and `callers` against callers, `chaos` against all at once.
+//! `simulation` does the same to queue, delivery and registry, thousands of times. `mail_servers` holds the mail
+//! against real servers, `openapi` the API against its own description. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
 //! sees, `dev`, `client`, `migrate_config` and `store_tools` the same of these; `auth` who may call; `health`,
 //! `credentials` and `metrics` what an operator sees of the mail servers; `canary` what nobody sees;
 //! `kubernetes` and `webhook` what a real API server sees; `deploy` whether it takes `deploy/`.
@@ -11,6 +14,8 @@
 
 mod arrows;
 mod auth;
+mod bad_requests;
+mod callers;
 mod canary;
 mod chaos;
 mod choosing;
@@ -22,6 +27,7 @@ mod damage;
 mod delivery;
 mod deploy;
 mod dev;
+mod disk_faults;
 mod explain;
 mod full;
 mod health;
@@ -39,6 +45,7 @@ mod metrics;
 mod migrate_config;
 mod openapi;
 mod order;
+mod other_volume;
 mod outage;
 mod power;
 mod queue_model;

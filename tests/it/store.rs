@@ -337,3 +337,17 @@ async fn a_lost_identity_is_read_from_the_journal_and_a_lost_journal_is_refused(
     fs::remove_file(disk.path().join("journal/0000000001.seg")).expect("the journal");
     assert!(matches!(disk.try_open().err(), Some(OpenError::JournalMissing)));
 }
+
+#[test]
+fn a_first_start_that_was_cut_short_is_begun_anew() {
+    for left in [0, 20, 36] {
+        let disk = Disk::new();
+        fs::create_dir(disk.path().join("journal")).expect("a folder");
+        fs::write(disk.path().join("journal/0000000001.seg"), vec![0; left]).expect("a segment");
+        let (store, opened) = disk.open();
+        assert_eq!((opened.created, opened.damage), (true, vec![]), "{left} bytes");
+        store.close().expect("a clean end");
+        drop(store);
+        assert!(!disk.open().1.created);
+    }
+}

@@ -4,12 +4,13 @@ use std::fs;
 use std::sync::Arc;
 
 use breakglass_mailer::core::job::{JobId, JobState};
+use breakglass_mailer::core::notification::Notification;
 use breakglass_mailer::core::time::Time;
 use breakglass_mailer::queue::store::{Change, Store, StoreError};
 use breakglass_mailer::store::DiskStore;
 
 use crate::store::{Disk, accept, update};
-use crate::support::lots;
+use crate::support::{lots, nightly};
 
 /// The end of one job, as the store tells it.
 fn end(store: &DiskStore, id: JobId) -> Option<JobState> {
@@ -168,4 +169,47 @@ async fn a_damaged_content_is_set_aside_and_its_job_is_kept() {
     };
     assert!(again.content(sound.id).is_ok());
     assert_eq!(again.live().expect("live jobs").len(), 2);
+}
+
+/// Records that carry a notification forward race with those that forget it. The index that is made
+/// from what is left must know of none that was forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_forgotten_while_its_segment_was_freed_does_not_come_back() {
+    let disk = Disk { segment_bytes_max: 1_000, ..Disk::new() };
+    let (store, _) = disk.open();
+    let rounds = if nightly() { 3_000 } else { 400 };
+    let churn = async |callers: u32| {
+        let mut waiting = std::collections::VecDeque::new();
+        for round in 0..rounds {
+            let (notification, change) = accept(round * 8 + callers, 1);
+            let id = notification.jobs[0].0;
+            let end = update(id, JobState::Delivered { at: Time(1) }, 1);
+            store.commit(vec![change, end]).await.expect("a commit");
+            waiting.push_back(notification);
+            // By then its segment is about to be the oldest.
+            if waiting.len() > 3 {
+                forget(&store, waiting.pop_front()).await;
+            }
+        }
+        while !waiting.is_empty() {
+            forget(&store, waiting.pop_front()).await;
+        }
+    };
+    tokio::join!(churn(0), churn(1), churn(2), churn(3));
+    store.close().expect("a clean end");
+    fs::remove_file(disk.path().join("index.clean")).expect("the note of a clean end");
+    drop(store);
+    let (again, opened) = disk.open();
+    assert!(opened.rebuilt.is_some());
+    let back = again.jobs(None, 100, &|_| true).expect("a read").items;
+    assert_eq!(back, [], "{} jobs came back", back.len());
+    assert_eq!(again.keys_before(Time(u64::MAX), 100).expect("a read"), [], "keys came back");
+}
+
+async fn forget(store: &DiskStore, notification: Option<Notification>) {
+    let Some(notification) = notification else { return };
+    let mut changes: Vec<_> =
+        notification.jobs.iter().map(|(id, _)| Change::ForgetJob(*id)).collect();
+    changes.push(Change::ForgetKey(notification.id));
+    store.commit(changes).await.expect("a commit");
 }

@@ -70,10 +70,8 @@ impl Explanation {
         ])?;
         screen::line("")?;
         let row = |candidate: &Candidate| {
-            let healthy = candidate.healthy.map_or("-", |is_healthy| match is_healthy {
-                true => "yes",
-                false => "no",
-            });
+            let healthy =
+                candidate.healthy.map_or("-", |healthy| if healthy { "yes" } else { "no" });
             [
                 candidate.level.clone(),
                 candidate.provider.clone().unwrap_or_else(|| "-".to_owned()),

@@ -178,7 +178,8 @@ impl OldConfig<'_> {
 
     fn password(&mut self) -> Option<String> {
         match self.take(&PASSWORD)? {
-            Value::String(password) => Some(password),
+            Value::String(password) => Some(Password::text_of(&password).to_owned())
+                .filter(|password| !password.is_empty()),
             _ => {
                 let text = "Invalid value: must be a string: put it in quotes";
                 self.problems.push(self.note("mail.password", text));

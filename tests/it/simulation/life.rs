@@ -210,7 +210,7 @@ impl World {
             clock,
             connections_max: CONNECTIONS_MAX,
             redrive: true,
-            leads: watch::channel(true).1,
+            leads: watch::channel(Some(Time::default())).1,
             retention: Retention { history: 7 * DAY, dead_letters: 30 * DAY, keys: DAY },
         };
         Server { queue, registry, running: delivery.start(), clock }

@@ -1,21 +1,15 @@
-//! Stores of every schema: each opens, says what it said, and goes on in the latest.
+//! Stores of other versions: an older one opens and goes on, a newer one is refused.
 
+use std::fs;
 use std::path::Path;
 
 use breakglass_mailer::core::job::JobState;
 use breakglass_mailer::core::trace::TraceContext;
 use breakglass_mailer::queue::store::Store;
-use breakglass_mailer::store::{DiskStore, OpenError};
+use breakglass_mailer::store::DiskStore;
 
-use super::{Disk, accept, copy_folder, filled};
-
-/// A copy of the store that a version left.
-fn left_by(version: &str) -> Disk {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures");
-    let disk = Disk::new();
-    copy_folder(&fixtures.join(version), disk.path());
-    disk
-}
+use super::{Disk, accept, copy_folder, dead, filled, update};
+use crate::support::image::Image;
 
 /// A line for each live job of a store: what a person would look for.
 fn summary(store: &DiskStore) -> Vec<String> {
@@ -55,7 +49,9 @@ fn traces(store: &DiskStore) -> Vec<String> {
 
 #[tokio::test]
 async fn a_store_that_version_0_1_0_left_after_a_crash_still_opens_and_goes_on() {
-    let disk = left_by("v0001-store");
+    let disk = Disk::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/v0001-store");
+    copy_folder(&fixture, disk.path());
     let (store, opened) = disk.open();
     assert_eq!((opened.created, opened.damage), (false, vec![]));
     insta::assert_debug_snapshot!(summary(&store), @r#"
@@ -71,23 +67,34 @@ async fn a_store_that_version_0_1_0_left_after_a_crash_still_opens_and_goes_on()
     "#);
     assert_eq!(traces(&store), vec!["none"; 7]);
     let before = summary(&store);
-    let (_, change) = accept(2000, 1);
-    store.commit(vec![change]).await.expect("a commit");
-    // As a crash leaves it: records of both schemas lie in one segment.
-    let crashed = disk.copy();
+    let (notification, change) = accept(400, 1);
+    let id = notification.jobs[0].0;
+    store.commit(vec![change, update(id, dead(), 1)]).await.expect("a commit");
+    store.close().expect("a clean end");
     drop(store);
-    let (again, reopened) = crashed.open();
-    assert_eq!(reopened.damage, vec![]);
-    let after = summary(&again);
-    assert!(before.iter().all(|line| after.contains(line)), "{after:#?}");
-    assert_eq!(after.len(), 8);
-    let kept = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 vendor=1";
-    assert_eq!(traces(&again).iter().filter(|trace| *trace == kept).count(), 1);
+    let (again, opened) = disk.open();
+    assert_eq!((opened.rebuilt, opened.damage), (None, vec![]));
+    assert!(
+        matches!(again.job(id).expect("a read"), Some((job, _)) if job.progress.state == dead())
+    );
+    let rest: Vec<_> =
+        summary(&again).into_iter().filter(|line| !line.starts_with("request 400 ")).collect();
+    assert_eq!(rest, before);
+    // Nothing of the old version was rewritten, so there is nothing to keep a copy of.
+    for entry in fs::read_dir(fixture.join("journal")).expect("a folder") {
+        let old = entry.expect("an entry").path();
+        let now = disk.path().join("journal").join(old.file_name().expect("a name"));
+        let (old, now) =
+            (fs::read(old).expect("a file"), fs::read(now).expect("it is there still"));
+        assert!(now.starts_with(&old), "something was rewritten");
+    }
 }
 
 #[tokio::test]
 async fn a_store_of_schema_2_opens_with_its_traces() {
-    let disk = left_by("v0002-store");
+    let disk = Disk::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/v0002-store");
+    copy_folder(&fixture, disk.path());
     let (store, opened) = disk.open();
     assert_eq!((opened.created, opened.damage), (false, vec![]));
     insta::assert_debug_snapshot!(summary(&store), @r#"
@@ -107,25 +114,42 @@ async fn a_store_of_schema_2_opens_with_its_traces() {
 }
 
 #[tokio::test]
-async fn a_record_of_a_newer_schema_is_refused_and_the_journal_stays_as_it_is() {
+async fn whatever_a_newer_version_wrote_is_refused_and_left_as_it_is() {
     let disk = Disk::new();
     let (store, _) = disk.open();
     filled(&store, 1).await;
     store.close().expect("a clean end");
     drop(store);
-    let segment = disk.path().join("journal/0000000001.seg");
-    let mut bytes = std::fs::read(&segment).expect("the journal");
-    // The first frame is behind the header of the segment; its checksum is over 36 bytes and the
-    // record.
-    let at = bytes.windows(4).skip(4).position(|four| four == b"BGM\n").expect("a frame") + 4;
-    bytes[at + 4] = 3;
-    let length = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-    let record_end = at + 40 + length(at + 8) as usize;
-    let checksum = crc32c::crc32c(&bytes[at..at + 36]);
-    let checksum = crc32c::crc32c_append(checksum, &bytes[at + 40..record_end]);
-    bytes[at + 36..at + 40].copy_from_slice(&checksum.to_le_bytes());
-    std::fs::write(&segment, &bytes).expect("a write");
-    assert!(matches!(disk.try_open().err(), Some(OpenError::Newer { schema: 3 })));
-    assert!(std::fs::read(&segment).expect("the journal") == bytes);
-    assert!(!disk.path().join("aside").exists());
+    let whole = Image::read(disk.path()).expect("read the store");
+    let checksum = |bytes: &[u8]| crc32c::crc32c(bytes).to_le_bytes();
+
+    // Each names its schema in two bytes before which its checksum has no say.
+    let mut identity = whole.files[Path::new("identity")].clone();
+    identity[..2].copy_from_slice(&3u16.to_le_bytes());
+    let body = identity.len() - 4;
+    let sum = checksum(&identity[..body]);
+    identity[body..].copy_from_slice(&sum);
+
+    let segment = Path::new("journal/0000000001.seg");
+    let mut record = whole.files[segment].clone();
+    let frame = &mut record[36..];
+    frame[4..6].copy_from_slice(&3u16.to_le_bytes());
+    let record_bytes = u32::from_le_bytes([frame[8], frame[9], frame[10], frame[11]]) as usize;
+    let signed = [&frame[..36], &frame[40..40 + record_bytes]].concat();
+    frame[36..40].copy_from_slice(&checksum(&signed));
+
+    for (path, newer) in [(Path::new("identity"), identity), (segment, record)] {
+        let mut image = whole.clone();
+        image.files.insert(path.to_owned(), newer);
+        let disk = Disk::new();
+        image.write(disk.path()).expect("write the store");
+        let refused = disk.try_open().err().expect("it is newer").to_string();
+        assert!(refused.starts_with("the store has schema 3"), "{refused}");
+        assert!(refused.contains("start the newer program"), "{refused}");
+        let mut after = Image::read(disk.path()).expect("read the store");
+        for files in [&mut image.files, &mut after.files] {
+            files.remove(Path::new("lock"));
+        }
+        assert!(after == image, "something was changed");
+    }
 }

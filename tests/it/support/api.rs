@@ -15,7 +15,7 @@ use breakglass_mailer::core::provider::{
     Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
 };
 use breakglass_mailer::core::route::Catalog;
-use breakglass_mailer::http::{Api, Auth, router};
+use breakglass_mailer::http::{Api, Auth, BodyBudget, router};
 use breakglass_mailer::metrics::Metrics;
 use breakglass_mailer::queue::{Ids, Queue};
 use breakglass_mailer::registry::Registry;
@@ -92,6 +92,7 @@ impl TestApi {
             clock,
             ready: is_ready,
             auth: Auth::Local,
+            bodies: BodyBudget::default(),
             redrives: true,
             mailbox,
         };

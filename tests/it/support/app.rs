@@ -270,6 +270,14 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::INT).expect("send SIGINT");
     }
 
+    /// Whether it has ended by itself.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn has_exited(&mut self) -> bool {
+        self.child.try_wait().expect("wait for the server").is_some()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

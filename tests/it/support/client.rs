@@ -1,6 +1,6 @@
 //! A caller of the API: JSON over kept connections, any number of calls at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -10,6 +10,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use super::openapi;
+use super::wait::LIMIT;
 
 /// Speaks to one server. A clone shares its connections.
 #[derive(Clone)]
@@ -107,6 +108,27 @@ impl Client {
         let answer = self.notify(body, None).await.expect("an answer");
         assert_eq!(answer.status, 202, "{}", answer.body);
         answer.json()
+    }
+
+    /// Posts to `/notify` until it is accepted: a connection that ends before it is answered says
+    /// only that others come first. The subject is its idempotency key.
+    ///
+    /// # Panics
+    /// When it is refused, or not accepted after the limit.
+    pub async fn accepted_in_the_end(&self, body: &Value) {
+        let key = body["subject"].as_str().expect("a subject of its own");
+        let begun = Instant::now();
+        loop {
+            match self.notify(body, Some(key)).await {
+                // Not while its first attempt is still being answered.
+                Ok(answer) if answer.status != 409 => {
+                    assert_eq!(answer.status, 202, "{}", answer.body);
+                    return;
+                }
+                Ok(_) | Err(_) => assert!(begun.elapsed() < 3 * LIMIT, "{key} is not accepted"),
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The JSON at `path`.

@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow,
-    WriteFlags,
+    INodeNo, LockOwner, MountOption, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request,
+    TimeOrNow, WriteFlags,
 };
 
 use super::disk::{Cut, Disk, Node};
+use super::faults::{Change, Faults};
 use super::image::Image;
 
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -22,6 +23,7 @@ const FOREVER: Duration = Duration::from_secs(3600);
 pub struct CrashFs {
     disk: Arc<Mutex<Disk>>,
     mountpoint: PathBuf,
+    faults: Arc<Faults>,
     _session: BackgroundSession,
 }
 
@@ -40,11 +42,18 @@ impl CrashFs {
     /// When the kernel refuses.
     pub fn mount(mountpoint: &Path) -> Self {
         let disk = Arc::new(Mutex::new(Disk::new()));
+        let faults = Arc::new(Faults::default());
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("crashfs".into())];
-        let session = fuser::spawn_mount(Fuse(Arc::clone(&disk)), mountpoint, &config)
-            .expect("mount a FUSE file system");
-        Self { disk, mountpoint: mountpoint.to_owned(), _session: session }
+        let session =
+            fuser::spawn_mount(Fuse(Arc::clone(&disk), Arc::clone(&faults)), mountpoint, &config)
+                .expect("mount a FUSE file system");
+        Self { disk, faults, mountpoint: mountpoint.to_owned(), _session: session }
+    }
+
+    /// What is to fail.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// What a power cut at this moment leaves. Programs go on without notice.
@@ -57,11 +66,25 @@ impl CrashFs {
 }
 
 /// The kernel's side: each request under one lock.
-struct Fuse(Arc<Mutex<Disk>>);
+struct Fuse(Arc<Mutex<Disk>>, Arc<Faults>);
 
 impl Fuse {
     fn with<T>(&self, act: impl FnOnce(&mut Disk) -> Result<T, Errno>) -> Result<T, Errno> {
         act(&mut *self.0.lock().map_err(|_| Errno::EIO)?)
+    }
+
+    /// The same for what may be told to fail.
+    fn change<T>(
+        &self,
+        change: Change,
+        id: INodeNo,
+        name: Option<&OsStr>,
+        act: impl FnOnce(&mut Disk) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        self.with(|disk| {
+            self.1.check(disk, change, id, name)?;
+            act(disk)
+        })
     }
 }
 
@@ -105,7 +128,7 @@ impl Filesystem for Fuse {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let attr = self.with(|disk| {
+        let attr = self.change(Change::Resize, id, None, |disk| {
             size.map_or(Ok(()), |size| disk.resize(id, size as usize))?;
             disk.attr(id.0)
         });
@@ -114,7 +137,7 @@ impl Filesystem for Fuse {
 
     fn mkdir(&self, _: &Request, up: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
         let node = Node::folder();
-        let attr = self.with(|disk| disk.add(up, name, node));
+        let attr = self.change(Change::Create, up, Some(name), |disk| disk.add(up, name, node));
         answer!(reply, attr, attr => reply.entry(&FOREVER, &attr, Generation(0)));
     }
 
@@ -129,13 +152,17 @@ impl Filesystem for Fuse {
         reply: ReplyCreate,
     ) {
         let node = Node::file();
-        let attr = self.with(|disk| disk.add(up, name, node));
+        let attr = self.change(Change::Create, up, Some(name), |disk| disk.add(up, name, node));
         let (first, handle, flags) = (Generation(0), FileHandle(0), FopenFlags::empty());
         answer!(reply, attr, attr => reply.created(&FOREVER, &attr, first, handle, flags));
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::empty());
+    fn open(&self, _: &Request, id: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let opened = match flags.acc_mode() {
+            OpenAccMode::O_RDONLY => Ok(()),
+            _ => self.change(Change::OpenToWrite, id, None, |_| Ok(())),
+        };
+        answer!(reply, opened, () => reply.opened(FileHandle(0), FopenFlags::empty()));
     }
 
     fn read(
@@ -165,7 +192,8 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self.with(|disk| disk.write(id, offset as usize, data));
+        let written =
+            self.change(Change::Write, id, None, |disk| disk.write(id, offset as usize, data));
         answer!(reply, written, () => reply.written(data.len() as u32));
     }
 
@@ -179,7 +207,7 @@ impl Filesystem for Fuse {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let done = self.with(|disk| match mode {
+        let done = self.change(Change::Resize, id, None, |disk| match mode {
             0 => {
                 let size = (offset + length).max(disk.attr(id.0)?.size);
                 disk.resize(id, size as usize)
@@ -194,19 +222,20 @@ impl Filesystem for Fuse {
     }
 
     fn fsync(&self, _: &Request, id: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer!(reply, self.with(|disk| disk.sync(id)), () => reply.ok());
+        answer!(reply, self.change(Change::Sync, id, None, |disk| disk.sync(id)), () => reply.ok());
     }
 
     fn fsyncdir(&self, _: &Request, id: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer!(reply, self.with(|disk| disk.sync(id)), () => reply.ok());
+        answer!(reply, self.change(Change::Sync, id, None, |disk| disk.sync(id)), () => reply.ok());
     }
 
     fn unlink(&self, _: &Request, up: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer!(reply, self.with(|disk| disk.remove(up, name)), () => reply.ok());
+        let done = self.change(Change::Remove, up, Some(name), |disk| disk.remove(up, name));
+        answer!(reply, done, () => reply.ok());
     }
 
     fn rmdir(&self, _: &Request, up: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let done = self.with(|disk| {
+        let done = self.change(Change::Remove, up, Some(name), |disk| {
             let id = INodeNo(disk.find(up, name)?);
             if !disk.names(id)?.is_empty() {
                 return Err(Errno::ENOTEMPTY);
@@ -226,7 +255,9 @@ impl Filesystem for Fuse {
         _: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let done = self.with(|disk| disk.rename((up, name), (to_up, to_name)));
+        let done = self.change(Change::Rename, up, Some(name), |disk| {
+            disk.rename((up, name), (to_up, to_name))
+        });
         answer!(reply, done, () => reply.ok());
     }
 

@@ -7,6 +7,7 @@ pub mod client;
 pub mod clock;
 pub mod crashfs;
 pub mod disk;
+pub mod faults;
 pub mod image;
 pub mod kube;
 pub mod kube_api;
@@ -22,6 +23,7 @@ pub mod otlp;
 pub mod peer;
 pub mod provider;
 pub mod replay;
+pub mod served;
 pub mod sink;
 pub mod smtp;
 pub mod sparse;
@@ -132,6 +134,11 @@ fn has(thing: &str) -> bool {
     }
 }
 
+/// Whether the long form of a test was asked for, with BREAKGLASS_MAILER_TEST_NIGHTLY=1.
+pub fn nightly() -> bool {
+    std::env::var("BREAKGLASS_MAILER_TEST_NIGHTLY").is_ok_and(|value| value == "1")
+}
+
 /// The lots of one test, from `BREAKGLASS_MAILER_TEST_SEED` when it is set. Prints the seed, which
 /// the harness shows when the test fails.
 ///
@@ -152,9 +159,4 @@ pub fn seed() -> (u64, bool) {
         Ok(text) => (text.parse().expect("BREAKGLASS_MAILER_TEST_SEED is a number"), true),
         Err(_) => (fastrand::u64(..), false),
     }
-}
-
-/// Whether the long form of a test was asked for, with BREAKGLASS_MAILER_TEST_NIGHTLY=1.
-pub fn nightly() -> bool {
-    std::env::var("BREAKGLASS_MAILER_TEST_NIGHTLY").is_ok_and(|value| value == "1")
 }

@@ -112,8 +112,11 @@ fn operation(method: &str, path: &str) -> Option<(String, &'static Value)> {
     let found = paths.iter().filter(|(template, _)| is_of(template));
     // As the router does: the path that says more.
     let (template, item) = found.min_by_key(|(template, _)| template.matches('{').count())?;
-    let method = if method == "HEAD" { "get".to_owned() } else { method.to_lowercase() };
-    Some((format!("{method} {template}"), item.get(&method)?))
+    // Methods are told apart by case (RFC 9110 9.1), and the document writes them small.
+    let method = if method == "HEAD" { "GET" } else { method };
+    let mut operations = item.as_object()?.iter();
+    let (method, operation) = operations.find(|(known, _)| known.to_uppercase() == method)?;
+    Some((format!("{method} {template}"), operation))
 }
 
 /// Checks `body` by the schema of this name.

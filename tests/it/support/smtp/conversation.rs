@@ -242,7 +242,8 @@ impl Conversation {
         let certificate = self.shared.script().certificate;
         let Some(config) = PKI.server_config(certificate) else {
             if let Certificate::Not(answer) = certificate {
-                self.wire().read(&mut [0; 1024]).await?;
+                // Whatever of it has come: nothing in it matters.
+                let _ = self.wire().read(&mut [0; 1024]).await?;
                 self.wire().write_all(answer).await?;
                 self.wire().shutdown().await?;
             }

@@ -1,0 +1,158 @@
+//! The order in memory: where every job that has not ended stands, by all that asks for it.
+//!
+//! A job is taken out of the order, changed on the disk, and put back where its progress says. Nothing
+//! in here waits or fails.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Ids;
+use super::due::Lane;
+use crate::core::job::{Job, JobId, JobState};
+use crate::core::provider::ProviderName;
+use crate::core::time::Time;
+
+/// See the module.
+pub(super) struct State {
+    /// Every job that has not ended.
+    pub(super) jobs: HashMap<JobId, Slot>,
+    pub(super) lanes: BTreeMap<ProviderName, Lane>,
+    /// By the provider that accepted them: the jobs that take a place of its queue.
+    pub(super) homes: BTreeMap<ProviderName, Home>,
+    /// Queued and parked jobs by deadline.
+    pub(super) deadlines: BTreeSet<(Time, JobId)>,
+    /// Dead letters by the time they died.
+    pub(super) dead: BTreeSet<(Time, JobId)>,
+    /// Parked jobs by each provider of their chain, oldest first.
+    pub(super) parked: BTreeMap<ProviderName, BTreeSet<(Time, JobId)>>,
+    /// Idempotency keys whose first request is still being answered.
+    pub(super) answering: HashMap<String, [u8; 32]>,
+    pub(super) ids: Ids,
+    pub(super) stopping: bool,
+    /// The store takes no more records: no outcome of an attempt could be kept.
+    pub(super) store_stopped: bool,
+}
+
+pub(super) struct Slot {
+    pub(super) job: Job,
+    pub(super) hold: Hold,
+    /// The provider with which the job has its place now.
+    pub(super) place: Option<ProviderName>,
+}
+
+/// Whether a job stands in the order or is held by a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    Free,
+    Attempt,
+    Change,
+}
+
+#[derive(Default)]
+pub(super) struct Home {
+    /// By age.
+    pub(super) jobs: BTreeSet<(Time, JobId)>,
+    /// Places of jobs whose acceptance is being committed.
+    pub(super) reserved_count: usize,
+}
+
+impl Home {
+    pub(super) fn depth(&self) -> usize {
+        self.jobs.len() + self.reserved_count
+    }
+}
+
+impl State {
+    pub(super) fn new(ids: Ids) -> Self {
+        Self {
+            jobs: HashMap::new(),
+            lanes: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            parked: BTreeMap::new(),
+            answering: HashMap::new(),
+            ids,
+            stopping: false,
+            store_stopped: false,
+        }
+    }
+
+    pub(super) fn lane(&mut self, provider: &ProviderName) -> &mut Lane {
+        self.lanes.entry(provider.clone()).or_default()
+    }
+
+    /// Brings a job into memory.
+    pub(super) fn insert(&mut self, job: Job) {
+        let slot = Slot { job: job.clone(), hold: Hold::Change, place: None };
+        self.jobs.insert(job.id, slot);
+        self.put(job);
+    }
+
+    /// Takes a free job out of the order. Its place stays with it.
+    pub(super) fn take(&mut self, id: JobId, hold: Hold) -> Option<Job> {
+        let slot = self.jobs.get_mut(&id).filter(|slot| slot.hold == Hold::Free)?;
+        slot.hold = hold;
+        let job = slot.job.clone();
+        self.deadlines.remove(&(job.progress.deadline, id));
+        match &job.progress.state {
+            JobState::Queued { .. } => self.lane(job.progress.provider()).remove(&job),
+            JobState::Dead { at, .. } => {
+                self.dead.remove(&(*at, id));
+                for provider in job.progress.chain.iter() {
+                    if let Some(parked) = self.parked.get_mut(provider) {
+                        parked.remove(&(job.accepted_at, id));
+                    }
+                }
+            }
+            JobState::Delivered { .. } | JobState::Cancelled { .. } => {}
+        }
+        Some(job)
+    }
+
+    /// Puts a held job where its progress says; one that ended leaves memory.
+    pub(super) fn put(&mut self, job: Job) {
+        let id = job.id;
+        self.occupy(&job);
+        match &job.progress.state {
+            JobState::Queued { .. } => {
+                self.deadlines.insert((job.progress.deadline, id));
+                self.lane(job.progress.provider()).insert(&job);
+            }
+            JobState::Dead { at, .. } => {
+                self.dead.insert((*at, id));
+                if job.progress.is_parked() {
+                    self.deadlines.insert((job.progress.deadline, id));
+                    for provider in job.progress.chain.iter() {
+                        let parked = self.parked.entry(provider.clone()).or_default();
+                        parked.insert((job.accepted_at, id));
+                    }
+                }
+            }
+            JobState::Delivered { .. } | JobState::Cancelled { .. } => {
+                self.jobs.remove(&id);
+                return;
+            }
+        }
+        if let Some(slot) = self.jobs.get_mut(&id) {
+            slot.job = job;
+            slot.hold = Hold::Free;
+        }
+    }
+
+    /// Gives a job the place that its progress asks for, and frees the one that it had.
+    pub(super) fn occupy(&mut self, job: &Job) {
+        let wanted = job.progress.is_bounded().then(|| job.progress.home().clone());
+        let Some(slot) = self.jobs.get_mut(&job.id) else { return };
+        if slot.place == wanted {
+            return;
+        }
+        let left = std::mem::replace(&mut slot.place, wanted.clone());
+        let entry = (job.accepted_at, job.id);
+        if let Some(home) = left.and_then(|name| self.homes.get_mut(&name)) {
+            home.jobs.remove(&entry);
+        }
+        if let Some(name) = wanted {
+            self.homes.entry(name).or_default().jobs.insert(entry);
+        }
+    }
+}
