@@ -79,10 +79,11 @@ impl Tracer {
             Side::Server => SpanKind::Server,
             Side::Client => SpanKind::Client,
         };
-        let parent = parent.map(remote);
-        let context = Context::new();
-        let context =
-            parent.map_or(context.clone(), |parent| context.with_remote_span_context(parent));
+        let none = Context::new();
+        let context = match parent {
+            Some(parent) => none.with_remote_span_context(remote(parent)),
+            None => none,
+        };
         let builder = SpanBuilder::from_name(name).with_kind(kind);
         Span(self.tracer.build_with_context(builder, &context))
     }
