@@ -6,9 +6,12 @@
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_v0002;
 pub mod v0001;
+pub mod v0002;
 
-pub use v0001 as latest;
+pub use v0002 as latest;
 
 /// The schema that new records are written in.
 pub const SCHEMA: u16 = latest::SCHEMA;
@@ -37,10 +40,12 @@ pub enum DecodeError {
 /// # Errors
 /// When the schema is not known or the bytes do not have its shape.
 pub fn record(schema: u16, bytes: &[u8]) -> Result<latest::Record, DecodeError> {
-    match schema {
-        1 => v0001::record(bytes).map_err(|reason| DecodeError::Malformed { schema, reason }),
-        other => Err(unknown(other)),
-    }
+    let read = match schema {
+        v0001::SCHEMA => v0001::record(bytes).map(latest::Record::from),
+        v0002::SCHEMA => v0002::record(bytes),
+        other => return Err(unknown(other)),
+    };
+    read.map_err(|reason| DecodeError::Malformed { schema, reason })
 }
 
 /// Reads a content of any schema as the latest one.
@@ -48,10 +53,12 @@ pub fn record(schema: u16, bytes: &[u8]) -> Result<latest::Record, DecodeError> 
 /// # Errors
 /// When the schema is not known or the bytes do not have its shape.
 pub fn content(schema: u16, bytes: &[u8]) -> Result<latest::Content, DecodeError> {
-    match schema {
-        1 => v0001::content(bytes).map_err(|reason| DecodeError::Malformed { schema, reason }),
-        other => Err(unknown(other)),
-    }
+    let read = match schema {
+        v0001::SCHEMA => v0001::content(bytes),
+        v0002::SCHEMA => v0002::content(bytes),
+        other => return Err(unknown(other)),
+    };
+    read.map_err(|reason| DecodeError::Malformed { schema, reason })
 }
 
 fn unknown(schema: u16) -> DecodeError {

@@ -20,7 +20,8 @@
 //! * [`http`]: the API.
 //! * [`cli`]: the commands beside the server: its client, `crds`, `migrate-config`, `store`, and the
 //!   mailbox of `dev`.
-//! * [`config`], [`clock`], [`metrics`], [`telemetry`], [`file_watch`]: what the parts are given.
+//! * [`config`], [`clock`], [`metrics`], [`telemetry`], [`tracer`], [`file_watch`]: what the parts are
+//!   given.
 //! * [`app`]: puts the parts together, starts and stops them.
 //! * `fuzz`, in tests only: what holds for any bytes from outside.
 //!
@@ -46,3 +47,4 @@ pub mod registry;
 pub mod smtp;
 pub mod store;
 pub mod telemetry;
+pub mod tracer;

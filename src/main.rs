@@ -8,14 +8,17 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    // Contents and addresses are on disk: files are for this user alone.
-    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    // Contents and addresses are on disk: files are for this user alone. A manual is for everybody.
+    if !matches!(command, Command::Man(_)) {
+        rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    }
     let ended = match command {
         Command::Dev(dev) => telemetry::start(&dev.log).and_then(|()| app::dev(dev)),
         Command::Serve(serve) => telemetry::start(&serve.log).and_then(|()| app::serve(serve)),
         Command::Crds(crds) => cli::crds::print(&crds),
         Command::Client(client) => return cli::client::run(client),
         Command::Completions { shell } => return cli::client::completions(shell),
+        Command::Man(man) => cli::man::run(&man),
         Command::MigrateConfig(migrate) => cli::migrate_config::run(&migrate),
         Command::Store(store) => cli::store::run(&store),
     };

@@ -22,11 +22,11 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     let filter = filter.and_then(filter_fn(|of| !tells_too_much(of)));
     let registry = tracing_subscriber::registry().with(filter);
     match log.log_format {
-        LogFormat::Json => registry.with(lines.json()).init(),
+        // A line has the ids of the span that it belongs to; people would only stumble over them.
+        LogFormat::Json => registry.with(lines.json().with_span_list(false)).init(),
         LogFormat::Text => {
-            registry
-                .with(lines.with_ansi(std::io::stderr().is_terminal()).with_target(false))
-                .init();
+            let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_target(false);
+            registry.with(lines.with_filter(filter_fn(|of| of.is_event()))).init();
         }
     }
     // A panic's message may quote what was being worked on, so only its place is told.

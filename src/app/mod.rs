@@ -35,6 +35,7 @@ use crate::queue::{Ids, Queue};
 use crate::registry::Registry;
 use crate::smtp::{SmtpTransport, Timeouts};
 use crate::store::{DiskStore, Opened, Options};
+use crate::tracer::Tracer;
 
 pub use dev::dev;
 use kubernetes::Kubernetes;
@@ -53,6 +54,10 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
     let tokens = match serve.token_file.as_ref().filter(|_| serve.auth == AuthMode::Token) {
         Some(file) => Some((Tokens::read(file)?, file.clone())),
         None => None,
+    };
+    let tracer = match serve.otlp_endpoint().map_err(anyhow::Error::msg)? {
+        Some(endpoint) => Tracer::exporting(&endpoint)?,
+        None => Tracer::default(),
     };
     let source = serve.providers.as_ref().map(|path| Source {
         path: path.clone(),
@@ -87,7 +92,7 @@ pub fn serve(serve: Box<Serve>) -> anyhow::Result<()> {
             Some(kubernetes) => kubernetes.start(&app, &serve, auth),
             None => Mode::new(auth),
         };
-        app.run(listener, mode).await
+        app.run(listener, Mode { tracer, ..mode }).await
     })
 }
 
@@ -161,6 +166,7 @@ struct Mode {
     auth: Auth,
     /// The folder of the mailbox of `dev`.
     mailbox: Option<PathBuf>,
+    tracer: Tracer,
     /// Since when this process leads, where there are several.
     leads: watch::Receiver<Option<Time>>,
     /// Whether the providers are known; it does not become false again.
@@ -173,6 +179,7 @@ impl Mode {
         Self {
             auth,
             mailbox: None,
+            tracer: Tracer::default(),
             leads: watch::channel(Some(Time::default())).1,
             listed: watch::channel(true).1,
         }
@@ -221,6 +228,7 @@ impl App {
             registry: self.registry.clone(),
             transport: Arc::new(SmtpTransport::bounded(timeouts, connections.servers_max)),
             metrics: self.metrics.clone(),
+            tracer: mode.tracer.clone(),
             clock: self.clock,
             connections_max: usize::from(self.policy.max_connections),
             redrive: self.policy.redrive == Redrive::Auto,
@@ -236,6 +244,7 @@ impl App {
             queue: self.queue.clone(),
             registry: self.registry.clone(),
             metrics: self.metrics.clone(),
+            tracer: mode.tracer.clone(),
             clock: self.clock,
             ready: readiness,
             auth: mode.auth,
@@ -284,12 +293,14 @@ impl App {
             done = wind_down => done?,
             why = stop_of(&mut store_stopped) => return Err(why),
         }
-        let store = self.store.clone();
+        let (store, tracer) = (self.store.clone(), mode.tracer);
+        let exporting = tokio::task::spawn_blocking(move || tracer.shutdown());
         tokio::task::spawn_blocking(move || store.close())
             .await
             .map_err(|_| anyhow!("closing the store failed"))??;
         self.tasks.close();
         let _ = timeout(TASKS_TIME_MAX, self.tasks.wait()).await;
+        let _ = exporting.await;
         tracing::info!("stopped");
         Ok(())
     }

@@ -9,7 +9,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-pub use notify::Notify;
+pub use notify::{Draft, Explain, Notify};
 
 use crate::core::job::DeadReason;
 
@@ -24,6 +24,12 @@ pub enum Client {
     /// tries, none later than a minute after the first.
     #[command(after_help = EXIT_CODES)]
     Notify(Box<Notify>),
+    /// Tell what would become of a notification, and why; nothing is handed in
+    ///
+    /// It takes the flags of `notify`, and tells which provider would carry the notification and by
+    /// which rule, what became of every other that was named, and how full the queue is.
+    #[command(after_help = EXIT_CODES)]
+    Explain(Box<Explain>),
     /// How many jobs each provider holds
     #[command(after_help = EXIT_CODES)]
     Queue(Queue),
@@ -204,7 +210,7 @@ pub struct DeadFilter {
 }
 
 /// Where a server is: `http://` or `https://`, a host, and perhaps a port and a path before ours.
-fn server(text: &str) -> Result<String, String> {
+pub(super) fn server(text: &str) -> Result<String, String> {
     let rule = "give a URL such as http://127.0.0.1:8080, without user and query".to_owned();
     let Ok(uri) = text.parse::<ureq::http::Uri>() else { return Err(rule) };
     let is_http = text.starts_with("http://") || text.starts_with("https://");

@@ -20,22 +20,32 @@ pub use webhook::Webhook;
 /// letter that a person can see and send again.
 #[derive(Debug, Parser)]
 #[command(name = "breakglass-mailer", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done; 1 not done, or the server refused; 2 wrong usage; \
+    3 the server was not reached or gave no proper answer")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 not done; 2 wrong usage";
+const SERVER_EXIT_CODES: &str = "Exit codes: 0 it was stopped by SIGTERM or Ctrl-C; \
+    1 it cannot start, or its store failed; 2 wrong usage";
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// First run: a queue, a catch-all mailbox to look into, and one provider that points at it
+    #[command(after_help = SERVER_EXIT_CODES)]
     Dev(Dev),
     /// Accept and deliver, with the providers of a YAML file or folder
+    #[command(after_help = SERVER_EXIT_CODES)]
     Serve(Box<Serve>),
     /// Print the custom resource definitions, for kubectl apply
+    #[command(after_help = EXIT_CODES)]
     Crds(Crds),
     /// Turn the `mail:` section of an old config.yaml into a MailProvider and its Secret
+    #[command(after_help = EXIT_CODES)]
     MigrateConfig(MigrateConfig),
     /// A client of a running server.
     #[command(flatten)]
@@ -44,10 +54,16 @@ pub enum Command {
     #[command(subcommand)]
     Store(store::Store),
     /// Print the completions of a shell
+    #[command(after_help = EXIT_CODES)]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Print a page of the manual, or write all of them into a folder
+    ///
+    /// `breakglass-mailer man deadletters retry | man -l -` shows one.
+    #[command(after_help = EXIT_CODES)]
+    Man(Man),
 }
 
 /// `crds`.
@@ -67,6 +83,17 @@ pub enum Crd {
     Breakglassescalations,
     /// What is read of a cluster; only for clusters without the breakglass controller.
     Clusterconfigs,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Whose page is printed; without it that of the program itself
+    #[arg(conflicts_with = "output_dir")]
+    pub command: Vec<String>,
+    /// Write the pages of all commands into this folder
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
 }
 
 /// `dev`.
@@ -124,11 +151,12 @@ mod tests {
 
     /// What is acted on or left out stands in the command itself: a variable that was set for one
     /// command must not widen, narrow or reroute another.
-    const WITHOUT_VARIABLE: [(&str, &str); 8] = [
+    const WITHOUT_VARIABLE: [(&str, &str); 9] = [
         ("jobs", "all"),
         ("list", "all"),
         ("list", "provider"),
         ("list", "reason"),
+        ("man", "output_dir"),
         ("retry", "all"),
         ("retry", "provider"),
         ("retry", "reason"),
@@ -151,6 +179,18 @@ mod tests {
                 let has_one = !WITHOUT_VARIABLE.contains(&(command, flag));
                 assert_eq!(env, has_one.then_some(name.as_ref()), "{command} --{flag}");
             }
+        }
+    }
+
+    #[test]
+    fn every_command_tells_its_exit_codes_as_a_list() {
+        let mut left = vec![Cli::command()];
+        while let Some(command) = left.pop() {
+            // `deadletters` and `store` by themselves do nothing.
+            let told = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_told = told.starts_with("Exit codes: 0 ") && told.contains("; 2 wrong usage");
+            assert!(is_told || command.has_subcommands(), "{}: {told}", command.get_name());
+            left.extend(command.get_subcommands().cloned());
         }
     }
 

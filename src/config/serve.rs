@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::client::server;
 use super::{Log, Webhook, duration, positive_duration};
 use crate::core::health::HealthIntervals;
 use crate::core::provider::is_dns_subdomain;
@@ -47,6 +48,9 @@ pub struct Serve {
     #[arg(long, env = "BREAKGLASS_MAILER_INSECURE_NO_AUTH",
           value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure_no_auth: bool,
+    /// Export spans to the OTLP collector there, over HTTP [default: $OTEL_EXPORTER_OTLP_ENDPOINT]
+    #[arg(long, env = "BREAKGLASS_MAILER_OTLP_ENDPOINT", value_name = "URL", value_parser = server)]
+    pub otlp_endpoint: Option<String>,
     /// The admission webhook of `--kubernetes`.
     #[command(flatten)]
     pub webhook: Webhook,
@@ -153,6 +157,21 @@ impl Serve {
     pub fn address(&self) -> SocketAddr {
         let ip = if self.kubernetes { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         self.listen.unwrap_or(SocketAddr::from((ip, 8080)))
+    }
+
+    /// `--otlp-endpoint`: without it, what the environment says to all programs that export spans.
+    ///
+    /// # Errors
+    /// When the environment says what is no URL.
+    pub fn otlp_endpoint(&self) -> Result<Option<String>, String> {
+        const VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let given = std::env::var(VARIABLE).ok().filter(|url| !url.is_empty());
+        match (&self.otlp_endpoint, given) {
+            (Some(flag), _) => Ok(Some(flag.clone())),
+            (None, given) => given
+                .map(|url| server(&url).map_err(|rule| format!("{VARIABLE} {url}: {rule}")))
+                .transpose(),
+        }
     }
 
     /// Refuses an address that strangers can reach while nobody is authenticated, and a token file

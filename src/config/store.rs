@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::EXIT_CODES;
 use super::client::Output;
 
 /// The tools. None of them changes the folder that it reads, and a server may work on it.
@@ -17,11 +18,13 @@ pub enum Store {
         2 wrong usage")]
     Verify(Reading),
     /// Jobs, contents and journal in numbers; never a recipient, a subject or a body
+    #[command(after_help = EXIT_CODES)]
     Stats(Reading),
     /// Copy a store, also one that a server is working on, and read the copy back
     ///
     /// Everything that was answered 202 before is in the copy. What is delivered after the backup
     /// is not known to it: a server on the restored store sends that again.
+    #[command(after_help = EXIT_CODES)]
     Backup {
         /// What to copy.
         #[command(flatten)]
@@ -34,6 +37,7 @@ pub enum Store {
     /// It is the same store again, as it was then: what was delivered since is sent a second time,
     /// and what was accepted since is not in it. Never let a server work on the old folder and one
     /// on the restored one: each would send what waits in both.
+    #[command(after_help = EXIT_CODES)]
     Restore {
         /// What `store backup` made
         backup: PathBuf,

@@ -109,6 +109,7 @@ mod tests {
             notification: NotificationId(Uuid::from_u128(1)),
             recipient: Address::parse("a@example.com").expect("valid"),
             accepted_at: Time(0),
+            trace: None,
             progress: Progress::fresh(chain, Time(0), Time(u64::MAX)),
         }
     }

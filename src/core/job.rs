@@ -11,6 +11,7 @@ use super::notification::{Address, NotificationId};
 use super::outcome::{Reply, Stage};
 use super::provider::ProviderName;
 use super::time::Time;
+use super::trace::TraceContext;
 
 /// Names one job. A UUIDv7, so ids sort by the time of acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +42,8 @@ pub struct Job {
     pub recipient: Address,
     /// When the notification was accepted.
     pub accepted_at: Time,
+    /// The span that the notification was accepted in.
+    pub trace: Option<Arc<TraceContext>>,
     /// All that changes during its life.
     pub progress: Progress,
 }

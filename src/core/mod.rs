@@ -13,3 +13,4 @@ pub mod outcome;
 pub mod provider;
 pub mod route;
 pub mod time;
+pub mod trace;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::job::JobId;
 use super::provider::ProviderName;
 use super::time::Time;
+use super::trace::TraceContext;
 
 /// Names one notification. A UUIDv7 (RFC 9562), so ids sort by the time of acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,6 +193,8 @@ pub struct Notification {
     pub warnings: Vec<String>,
     /// Its jobs, in the order of the recipients in the request.
     pub jobs: Vec<(JobId, Address)>,
+    /// The span that it was accepted in, which its attempts follow.
+    pub trace: Option<Arc<TraceContext>>,
 }
 
 impl fmt::Debug for Notification {
@@ -242,6 +245,7 @@ mod tests {
             chain: Arc::new([]),
             warnings: vec![],
             jobs: vec![(JobId(Uuid::nil()), address)],
+            trace: None,
         };
         let shown = format!("{content:?} {notification:?}");
         assert!(!shown.contains("secret"), "{shown}");

@@ -1,4 +1,4 @@
-//! Which providers may carry a notification, and in which order.
+//! Which providers may carry a notification, in which order, and why.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,6 +100,138 @@ pub struct Wish<'a> {
     pub cluster: Option<&'a str>,
 }
 
+/// Where a provider can be named, in the order of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// By the caller, in `mailProvider`.
+    MailProvider,
+    /// By the escalation that the caller named.
+    Escalation,
+    /// By the cluster that the caller named.
+    Cluster,
+    /// By being the default.
+    Default,
+}
+
+impl Level {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::MailProvider, Self::Escalation, Self::Cluster, Self::Default];
+
+    /// Its name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MailProvider => "mailProvider",
+            Self::Escalation => "escalation",
+            Self::Cluster => "cluster",
+            Self::Default => "default",
+        }
+    }
+}
+
+/// What became of a level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Its provider is in the chain.
+    Taken,
+    /// Its provider is in the chain already.
+    Repeated,
+    /// Its provider is disabled.
+    Disabled,
+    /// Its provider does not exist.
+    NoSuchProvider,
+    /// The escalation or cluster does not exist, or a bare name could mean several.
+    NotFound,
+    /// The escalation or cluster names no provider, or no provider is the default.
+    NamesNone,
+    /// The caller named nothing there.
+    NotAsked,
+}
+
+impl Decision {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Taken,
+        Self::Repeated,
+        Self::Disabled,
+        Self::NoSuchProvider,
+        Self::NotFound,
+        Self::NamesNone,
+        Self::NotAsked,
+    ];
+
+    /// Its name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Repeated => "repeated",
+            Self::Disabled => "disabled",
+            Self::NoSuchProvider => "noSuchProvider",
+            Self::NotFound => "notFound",
+            Self::NamesNone => "namesNone",
+            Self::NotAsked => "notAsked",
+        }
+    }
+}
+
+/// A level, to which provider it led, and what became of that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which one.
+    pub level: Level,
+    /// What the caller named there.
+    pub named: Option<String>,
+    /// The provider that this led to, as it was written.
+    pub provider: Option<String>,
+    /// What became of it.
+    pub decision: Decision,
+}
+
+impl Candidate {
+    /// The decision as a sentence without its end.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let level = self.level.as_str();
+        let source = match (self.level, &self.named) {
+            (Level::Escalation | Level::Cluster, Some(named)) => format!("{level} {named}"),
+            _ => level.to_owned(),
+        };
+        let provider = self.provider.as_deref().unwrap_or_default();
+        match self.decision {
+            Decision::Taken => format!("{source}: MailProvider {provider} is enabled"),
+            Decision::Repeated => {
+                format!("{source}: MailProvider {provider} is in the chain already")
+            }
+            Decision::Disabled => format!("{source}: MailProvider {provider} is disabled"),
+            Decision::NoSuchProvider => format!("{source}: MailProvider {provider} does not exist"),
+            Decision::NotFound => format!("{source} does not exist"),
+            Decision::NamesNone if self.level == Level::Default => {
+                "no MailProvider is the default".to_owned()
+            }
+            Decision::NamesNone => format!("{source} names no MailProvider"),
+            Decision::NotAsked => format!("no {source} was asked for"),
+        }
+    }
+
+    /// Whether the caller should know: it named something that led nowhere.
+    fn is_warned_of(&self) -> bool {
+        let leads_nowhere = matches!(
+            self.decision,
+            Decision::Disabled | Decision::NoSuchProvider | Decision::NotFound
+        );
+        leads_nowhere && self.level != Level::Default
+    }
+}
+
+/// What was made of a wish: every level, and the chain that came of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Considered {
+    /// One for each level, in order.
+    pub candidates: Vec<Candidate>,
+    chain: Vec<ProviderName>,
+}
+
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -120,199 +252,88 @@ pub enum RouteError {
     NoProvider,
 }
 
-/// The chain: the explicit provider, then the escalation's, then the cluster's, then the default.
-/// Missing and disabled ones are left out with a warning, repeats without.
+/// Considers each level: the explicit provider, then the escalation's, then the cluster's, then the
+/// default. Missing and disabled ones and repeats stay out of the chain.
+#[must_use]
+pub fn consider(wish: Wish<'_>, catalog: &Catalog) -> Considered {
+    let escalation = wish.escalation.map(|name| catalog.escalation(name));
+    let escalation = escalation.map(|found| found.map(|found| &found.mail_provider));
+    let cluster = wish.cluster.map(|name| catalog.cluster(name));
+    let cluster = cluster.map(|found| found.map(|found| &found.mail_provider));
+    let default = catalog.default_provider().map(|provider| provider.name.as_str());
+    let levels = [
+        (Level::MailProvider, wish.provider, wish.provider.ok_or(Decision::NotAsked)),
+        (Level::Escalation, wish.escalation, led_to(escalation)),
+        (Level::Cluster, wish.cluster, led_to(cluster)),
+        (Level::Default, None, default.ok_or(Decision::NamesNone)),
+    ];
+    let mut chain = Vec::new();
+    let candidates = levels.map(|(level, named, led_to)| {
+        let decision = led_to.map(|name| catalog.decide(name, &mut chain));
+        Candidate {
+            level,
+            named: named.map(str::to_owned),
+            provider: led_to.ok().map(str::to_owned),
+            decision: decision.unwrap_or_else(|decision| decision),
+        }
+    });
+    Considered { candidates: candidates.into(), chain }
+}
+
+/// The provider that is named by what was asked for and found.
+fn led_to(asked: Option<Option<&Option<String>>>) -> Result<&str, Decision> {
+    let found = asked.ok_or(Decision::NotAsked)?.ok_or(Decision::NotFound)?;
+    found.as_deref().ok_or(Decision::NamesNone)
+}
+
+impl Catalog {
+    /// What becomes of the provider of that name, which is put into the chain when it is taken.
+    fn decide(&self, name: &str, chain: &mut Vec<ProviderName>) -> Decision {
+        match ProviderName::new(name).and_then(|name| self.providers.get(&name)) {
+            None => Decision::NoSuchProvider,
+            Some(provider) if provider.disabled => Decision::Disabled,
+            Some(provider) if chain.contains(&provider.name) => Decision::Repeated,
+            Some(provider) => {
+                chain.push(provider.name.clone());
+                Decision::Taken
+            }
+        }
+    }
+}
+
+impl Considered {
+    /// The chain, and a warning for each name that led nowhere.
+    ///
+    /// # Errors
+    /// When an explicit provider does not exist, or when nothing is left.
+    pub fn route(&self) -> Result<Route, RouteError> {
+        if let Some(Candidate {
+            decision: Decision::NoSuchProvider, provider: Some(name), ..
+        }) = self.candidates.iter().find(|candidate| candidate.level == Level::MailProvider)
+        {
+            return Err(RouteError::NoSuchProvider(name.clone()));
+        }
+        if self.chain.is_empty() {
+            return Err(RouteError::NoProvider);
+        }
+        Ok(Route { chain: self.chain.clone(), warnings: self.warnings() })
+    }
+
+    /// What the caller should know: each name that led nowhere.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let warned = self.candidates.iter().filter(|candidate| candidate.is_warned_of());
+        warned.map(Candidate::reason).collect()
+    }
+}
+
+/// The route of a wish: see [`consider`] and [`Considered::route`].
 ///
 /// # Errors
 /// When an explicit provider does not exist, or when nothing is left.
 pub fn route(wish: Wish<'_>, catalog: &Catalog) -> Result<Route, RouteError> {
-    let mut route = Route { chain: Vec::new(), warnings: Vec::new() };
-    if let Some(name) = wish.provider {
-        let known = ProviderName::new(name).is_some_and(|n| catalog.providers.contains_key(&n));
-        if !known {
-            return Err(RouteError::NoSuchProvider(name.to_owned()));
-        }
-        route.try_provider("mailProvider", name, catalog);
-    }
-    if let Some(name) = wish.escalation {
-        match catalog.escalation(name) {
-            None => route.warnings.push(format!("escalation {name} does not exist")),
-            Some(Escalation { mail_provider: Some(provider), .. }) => {
-                route.try_provider(&format!("escalation {name}"), provider, catalog);
-            }
-            Some(_) => {}
-        }
-    }
-    if let Some(name) = wish.cluster {
-        match catalog.cluster(name) {
-            None => route.warnings.push(format!("cluster {name} does not exist")),
-            Some(Cluster { mail_provider: Some(provider) }) => {
-                route.try_provider(&format!("cluster {name}"), provider, catalog);
-            }
-            Some(_) => {}
-        }
-    }
-    if let Some(default) = catalog.default_provider()
-        && !route.chain.contains(&default.name)
-    {
-        route.chain.push(default.name.clone());
-    }
-    if route.chain.is_empty() { Err(RouteError::NoProvider) } else { Ok(route) }
-}
-
-impl Route {
-    fn try_provider(&mut self, source: &str, name: &str, catalog: &Catalog) {
-        let found = ProviderName::new(name).and_then(|n| catalog.providers.get(&n));
-        match found {
-            None => self.warnings.push(format!("{source}: MailProvider {name} does not exist")),
-            Some(provider) if provider.disabled => {
-                self.warnings.push(format!("{source}: MailProvider {name} is disabled"));
-            }
-            Some(provider) if self.chain.contains(&provider.name) => {}
-            Some(provider) => self.chain.push(provider.name.clone()),
-        }
-    }
+    consider(wish, catalog).route()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::provider::{Security, Sender, Smtp};
-    use crate::core::time::Time;
-    use proptest::prelude::*;
-
-    fn provider(name: &str, default: bool, disabled: bool) -> Provider {
-        let name = ProviderName::new(name).expect("a valid name");
-        let sender = Sender { address: Address::parse("s@example.com").expect("ok"), name: None };
-        let smtp = Smtp::new("localhost", 25, Security::Opportunistic);
-        Provider { default, disabled, ..Provider::new(name, smtp, sender) }
-    }
-
-    fn catalog(providers: impl IntoIterator<Item = Provider>) -> Catalog {
-        let providers = providers.into_iter().map(|p| (p.name.clone(), Arc::new(p))).collect();
-        Catalog { namespace: "default".into(), providers, ..Catalog::default() }
-    }
-
-    fn names(route: &Route) -> Vec<&str> {
-        route.chain.iter().map(ProviderName::as_str).collect()
-    }
-
-    fn full_catalog() -> Catalog {
-        let mut catalog = catalog(
-            ["explicit", "urgent", "standard", "fallback"]
-                .map(|name| provider(name, name == "fallback", false)),
-        );
-        let escalation = |provider: &str| Escalation {
-            mail_provider: Some(provider.to_owned()),
-            notification_mails: vec![],
-        };
-        let key = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
-        catalog.escalations.insert(key("default", "prod"), escalation("urgent"));
-        catalog.escalations.insert(key("elsewhere", "only"), escalation("urgent"));
-        catalog.escalations.insert(key("one", "twice"), escalation("urgent"));
-        catalog.escalations.insert(key("two", "twice"), escalation("urgent"));
-        let cluster = Cluster { mail_provider: Some("standard".into()) };
-        catalog.clusters.insert(key("default", "prod-1"), cluster);
-        catalog
-    }
-
-    #[test]
-    fn explicit_then_escalation_then_cluster_then_default() {
-        let wish =
-            Wish { provider: Some("explicit"), escalation: Some("prod"), cluster: Some("prod-1") };
-        let route = route(wish, &full_catalog()).expect("a route");
-        assert_eq!(names(&route), ["explicit", "urgent", "standard", "fallback"]);
-        assert_eq!(route.warnings, Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_bare_name_means_the_own_namespace_and_then_the_only_one() {
-        let catalog = full_catalog();
-        let chosen = |escalation| {
-            let wish = Wish { escalation: Some(escalation), ..Wish::default() };
-            names(&route(wish, &catalog).expect("a route"))[0].to_owned()
-        };
-        assert_eq!(chosen("prod"), "urgent");
-        assert_eq!(chosen("only"), "urgent");
-        assert_eq!(chosen("one/twice"), "urgent");
-        assert_eq!(chosen("twice"), "fallback");
-    }
-
-    #[test]
-    fn of_two_defaults_the_older_wins_and_then_the_first_by_name() {
-        let at = |name, time: Option<u64>| Provider {
-            created: time.map(Time),
-            ..provider(name, true, false)
-        };
-        let chosen = |providers| {
-            let found = catalog(providers);
-            found.default_provider().expect("a default").name.to_string()
-        };
-        assert_eq!(chosen([at("a", Some(2)), at("b", Some(1))]), "b");
-        assert_eq!(chosen([at("a", None), at("b", None)]), "a");
-        assert_eq!(chosen([at("a", None), at("b", Some(1))]), "b");
-    }
-
-    #[test]
-    fn an_unknown_explicit_provider_is_an_error_and_other_unknown_names_are_warnings() {
-        let catalog = full_catalog();
-        let wish = Wish { provider: Some("nobody"), ..Wish::default() };
-        assert_eq!(route(wish, &catalog), Err(RouteError::NoSuchProvider("nobody".into())));
-        let wish = Wish { escalation: Some("x"), cluster: Some("y"), ..Wish::default() };
-        let route = route(wish, &catalog).expect("the default");
-        assert_eq!(route.warnings.len(), 2);
-    }
-
-    proptest! {
-        #[test]
-        fn a_chain_holds_enabled_providers_once_and_the_default_last_unless_chosen(
-            disabled in prop::array::uniform4(any::<bool>()),
-            defaults in prop::array::uniform4(any::<bool>()),
-            wishes in prop::array::uniform3(prop::option::of(0usize..6)),
-        ) {
-            let known = ["a", "b", "c", "d"];
-            let mut catalog = catalog(known.iter().enumerate()
-                .map(|(n, name)| provider(name, defaults[n], disabled[n])));
-            let name = |n: usize| *known.get(n).unwrap_or(&"missing");
-            if let Some(n) = wishes[1] {
-                let mail_provider = Some(name(n).to_owned());
-                catalog.escalations.insert(("default".into(), "e".into()),
-                    Escalation { mail_provider, notification_mails: vec![] });
-            }
-            if let Some(n) = wishes[2] {
-                catalog.clusters.insert(("default".into(), "c".into()),
-                    Cluster { mail_provider: Some(name(n).to_owned()) });
-            }
-            let wish = Wish {
-                provider: wishes[0].map(name),
-                escalation: wishes[1].map(|_| "e"),
-                cluster: wishes[2].map(|_| "c"),
-            };
-            let default = catalog.default_provider().map(|p| p.name.clone());
-            match route(wish, &catalog) {
-                Ok(route) => {
-                    prop_assert!(!route.chain.is_empty());
-                    prop_assert!(route.chain.iter().all(|n| catalog.enabled(n).is_some()));
-                    let mut seen = route.chain.clone();
-                    seen.sort();
-                    seen.dedup();
-                    prop_assert_eq!(seen.len(), route.chain.len());
-                    let wanted: Vec<_> = wishes.iter().flatten().map(|n| name(*n)).collect();
-                    for chosen in &route.chain {
-                        prop_assert!(wanted.contains(&chosen.as_str()) || Some(chosen) == default.as_ref());
-                    }
-                    prop_assert!(default.is_none_or(|d| route.chain.contains(&d)));
-                }
-                Err(RouteError::NoSuchProvider(missing)) => {
-                    prop_assert_eq!(wishes[0].map(name), Some(missing.as_str()));
-                }
-                Err(RouteError::NoProvider) => {
-                    prop_assert!(default.is_none());
-                    for n in wishes.iter().flatten() {
-                        prop_assert!(known.get(*n).is_none() || disabled[*n]);
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

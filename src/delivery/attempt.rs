@@ -7,27 +7,52 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{Delivery, next_position};
 use crate::core::decide::{Verdict, decide};
 use crate::core::health::HealthEvent;
-use crate::core::job::{Attempt, DeadReason, Job};
+use crate::core::job::{Attempt, AttemptOutcome, DeadReason, Job};
 use crate::core::outcome::{Cause, Failure, Outcome, Stage};
 use crate::core::provider::{Provider, ProviderName};
 use crate::core::time::Time;
 use crate::queue::Claim;
 use crate::queue::store::StoreError;
+use crate::tracer::{Side, Span};
 
 /// How long a lane waits when a content cannot be read for a reason that may pass.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Delivery {
-    /// One attempt, from the claim to the record of its outcome.
+    /// One attempt, from the claim to the record of its outcome, in a span of its own.
     pub(super) async fn attempt(
         self: Arc<Self>,
         claim: Box<Claim>,
         provider: Arc<Provider>,
         permit: OwnedSemaphorePermit,
+    ) {
+        let span = self.begin(claim.job(), &provider);
+        let in_log = span.in_log();
+        self.try_once(claim, provider, permit, span).instrument(in_log).await;
+    }
+
+    fn begin(&self, job: &Job, provider: &Provider) -> Span {
+        let parent = job.trace.as_deref();
+        let mut span = self.tracer.begin("attempt".to_owned(), Side::Client, parent);
+        span.set("job", job.id.to_string());
+        span.set("mailprovider", provider.name.to_string());
+        span.set("number", i64::from(job.progress.attempts_all.saturating_add(1)));
+        span.set("server.address", provider.smtp.host.clone());
+        span.set("server.port", i64::from(provider.smtp.port));
+        span
+    }
+
+    async fn try_once(
+        self: Arc<Self>,
+        claim: Box<Claim>,
+        provider: Arc<Provider>,
+        permit: OwnedSemaphorePermit,
+        mut span: Span,
     ) {
         let begin = (self.clock.now(), Instant::now());
         let outcome = match self.send(&provider, claim.job()).await {
@@ -49,6 +74,7 @@ impl Delivery {
         let next = next_position(claim.job(), &catalog);
         let verdict = decide(claim.job(), &outcome, &provider.retry, next, now);
         let attempt = record(claim.job(), &provider.name, &outcome, begin);
+        end(&mut span, &attempt);
         let error = outcome.failure().map(|failure| failure.summary().to_owned());
         log(claim.job(), &attempt, error.as_deref().unwrap_or_default(), &verdict);
         self.registry.sent(&provider.name, attempt.at, error);
@@ -130,6 +156,19 @@ fn record(
         reply,
         message,
         duration: begin.1.elapsed(),
+    }
+}
+
+/// What an attempt came to, without the words of the server.
+fn end(span: &mut Span, attempt: &Attempt) {
+    let outcome = attempt.outcome.as_str();
+    span.set("outcome", outcome);
+    span.set("stage", attempt.stage.as_str());
+    if let Some(reply) = &attempt.reply {
+        span.set("code", i64::from(reply.code));
+    }
+    if attempt.outcome != AttemptOutcome::Delivered {
+        span.fail(outcome);
     }
 }
 

@@ -29,6 +29,7 @@ use crate::core::time::Time;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::{Registry, Transition};
+use crate::tracer::Tracer;
 use transport::Transport;
 
 pub use sweep::Retention;
@@ -43,6 +44,8 @@ pub struct Delivery {
     pub transport: Arc<dyn Transport>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Follows attempts.
+    pub tracer: Tracer,
     /// The time.
     pub clock: Clock,
     /// How many connections a provider is given at once. Never zero.

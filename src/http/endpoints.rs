@@ -13,7 +13,7 @@ use super::openapi::strings::{
 use super::openapi::{Answer, Endpoints, Operation, Tag};
 use super::problem::ProblemKind as P;
 use super::request::NotifyRequest;
-use super::{deadletters, history, mailbox, notify, probes, providers, read, revive};
+use super::{deadletters, explain, history, mailbox, notify, probes, providers, read, revive};
 
 const PROVIDER: &str = "Only what this provider has.";
 const RECIPIENT: &str = "Only those to a recipient whose address contains this, in any case.";
@@ -51,6 +51,11 @@ fn notifications(endpoints: Endpoints) -> Endpoints {
             "The same key with the same request gives the first answer again, and no second mail, \
              also after a restart.",
         )
+        .query::<bool>(
+            "dryRun",
+            "With `true` nothing is taken in: the answer is `200`, and tells what would become of \
+             the notification and why. An `Idempotency-Key` counts for nothing then.",
+        )
         .body::<NotifyRequest>(json!({
             "recipients": ["oncall@example.com"],
             "subject": "Breakglass request on prod-1",
@@ -76,6 +81,33 @@ fn notifications(endpoints: Endpoints) -> Endpoints {
                     "acceptedAt": "2026-11-23T00:17:27.799Z",
                     "warnings": [],
                 })),
+        )
+        .answer(
+            Answer::json::<explain::Explanation>(
+                StatusCode::OK,
+                "With `dryRun=true`: what would become of it. Nothing is taken in.",
+            )
+            .example(json!({
+                "status": 202,
+                "type": null,
+                "detail": null,
+                "provider": "urgent-mail",
+                "rule": "escalation",
+                "chain": ["urgent-mail"],
+                "warnings": [],
+                "recipients": ["oncall@example.com"],
+                "queue": {"depth": 3, "capacity": 1000, "wanted": 1},
+                "candidates": [{
+                    "level": "escalation",
+                    "named": "production-escalation",
+                    "provider": "urgent-mail",
+                    "decision": "taken",
+                    "reason": "escalation production-escalation: MailProvider urgent-mail is enabled",
+                    "healthy": true,
+                    "circuitOpenSince": null,
+                    "lastError": null,
+                }],
+            })),
         )
         .problems(&[P::KeyInUse, P::KeyReused, P::NoMailProvider, P::QueueFull])
         .problems(&[P::StoreUnavailable, P::ShuttingDown]);

@@ -16,6 +16,7 @@ mod body;
 mod budget;
 mod deadletters;
 mod endpoints;
+mod explain;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -31,6 +32,7 @@ mod read;
 mod request;
 mod revive;
 pub mod server;
+mod spans;
 mod stream;
 pub mod tokens;
 mod ui;
@@ -49,16 +51,19 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use tokio::sync::watch;
 use tokio::task::JoinError;
+use tracing::Instrument;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::Registry;
+use crate::tracer::{Span, Tracer};
 pub use auth::{Auth, Authorizer};
 pub use budget::BodyBudget;
 pub use endpoints::document;
 use history::History;
 use problem::{Problem, ProblemKind};
+use spans::AnsweredIn;
 
 /// What the API works on.
 #[derive(Clone)]
@@ -69,6 +74,8 @@ pub struct Api {
     pub registry: Arc<Registry>,
     /// Counts what is refused, and answers `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// Follows requests.
+    pub tracer: Tracer,
     /// Tells what is past.
     pub clock: Clock,
     /// Whether notifications are taken in: what `/readyz` answers.
@@ -108,17 +115,22 @@ async fn method_not_allowed() -> Problem {
     Problem::new(ProblemKind::MethodNotAllowed, detail)
 }
 
-/// Counts each request, writes the access log and adds the headers that every answer has.
+/// Counts each request, follows it with a span, writes the access log and adds the headers that every answer has.
 ///
 /// Paths are told by their template: what a client makes up is neither a label nor logged.
-async fn observe(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+async fn observe(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let path = request.extensions().get::<MatchedPath>().cloned();
     let path = path.as_ref().map_or("unmatched", MatchedPath::as_str);
     let method = known_method(request.method());
-    let mut response = next.run(request).await;
+    let span = spans::begin(&api, method, path, request.headers());
+    let in_log = span.as_ref().map_or_else(tracing::Span::none, Span::in_log);
+    let answered_in = AnsweredIn(span.as_ref().and_then(Span::context));
+    request.extensions_mut().insert(answered_in);
+    let mut response = next.run(request).instrument(in_log.clone()).await;
     let status = response.status().as_u16();
     api.metrics.answered(method, path, status);
+    let _in_log = in_log.entered();
     let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::debug!(
         http.method = method,
@@ -127,6 +139,9 @@ async fn observe(State(api): State<Arc<Api>>, request: Request, next: Next) -> R
         duration_ms,
         "answered"
     );
+    if let Some(span) = span {
+        spans::end(span, status);
+    }
     let headers = response.headers_mut();
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
@@ -153,7 +168,7 @@ fn known_method(method: &Method) -> &'static str {
 async fn run_to_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    tokio::spawn(work).await.map_err(|error| broken(&error))?
+    tokio::spawn(work.in_current_span()).await.map_err(|error| broken(&error))?
 }
 
 /// The answer when a task of ours panicked or was cancelled with the runtime.

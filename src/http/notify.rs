@@ -2,23 +2,27 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::body::JsonBytes;
+use super::explain::explain;
 use super::openapi::strings;
 use super::params::Params;
 use super::problem::{FieldError, Problem, ProblemKind};
 use super::request::NotifyRequest;
+use super::spans::AnsweredIn;
 use super::view::{Stamp, names};
 use super::{Api, run_to_end};
 use crate::core::job::JobId;
 use crate::core::notification::Address;
-use crate::core::route::{RouteError, route};
+use crate::core::provider::ProviderName;
+use crate::core::route::{Catalog, RouteError, route};
+use crate::core::trace::TraceContext;
 use crate::queue::store::IdempotencyKey;
 use crate::queue::{Accept, AcceptError, Accepted};
 
@@ -31,17 +35,21 @@ pub(super) const KEY_LEN_MAX: usize = 255;
 /// Takes a notification in.
 pub(super) async fn notify(
     State(api): State<Arc<Api>>,
+    Extension(answered_in): Extension<AnsweredIn>,
     uri: Uri,
     headers: HeaderMap,
     JsonBytes { bytes, share }: JsonBytes,
 ) -> Result<Response, Problem> {
-    Params::of(&uri, &[])?;
+    let is_dry = Params::of(&uri, &["dryRun"])?.dry_run()?;
     let request = NotifyRequest::parse(&bytes, api.clock.now())?;
     drop(bytes);
+    if is_dry {
+        return Ok(explain(&api, &request)?.into_response());
+    }
     let key = idempotency_key(&headers)?
         .map(|key| IdempotencyKey { key, fingerprint: request.fingerprint() });
     let work = async move {
-        let accepted = accept(&api, request, key).await;
+        let accepted = accept(&api, request, key, answered_in.0).await;
         // Until now the content was in memory, even when the client has gone away.
         drop(share);
         accepted
@@ -54,6 +62,7 @@ async fn accept(
     api: &Api,
     request: NotifyRequest,
     key: Option<IdempotencyKey>,
+    trace: Option<TraceContext>,
 ) -> Result<Accepted, Problem> {
     // The first answer holds even when the names in the request lead elsewhere by now.
     if let Some(key) = &key
@@ -63,17 +72,9 @@ async fn accept(
     }
     let catalog = api.registry.catalog();
     let recipients = request.recipients(&catalog, api.clock.now())?;
-    let route = route(request.wish(), &catalog).map_err(|error| match error {
-        RouteError::NoSuchProvider(_) => {
-            Problem::invalid(vec![FieldError::new("/mailProvider", "does not exist")])
-        }
-        RouteError::NoProvider => Problem::new(
-            ProblemKind::NoMailProvider,
-            "No enabled MailProvider can carry this notification.",
-        ),
-    })?;
+    let route = route(request.wish(), &catalog).map_err(no_route)?;
     let first = route.chain[0].clone();
-    let capacity = catalog.enabled(&first).map_or(0, |provider| provider.retry.queue_size);
+    let capacity = capacity(&catalog, &first);
     let accept = Accept {
         recipients,
         content: request.content,
@@ -82,6 +83,7 @@ async fn accept(
         capacity,
         warnings: route.warnings,
         key,
+        trace,
     };
     api.queue.accept(accept).await.map_err(|error| {
         match &error {
@@ -92,6 +94,23 @@ async fn accept(
         }
         error.into()
     })
+}
+
+pub(super) fn no_route(error: RouteError) -> Problem {
+    match error {
+        RouteError::NoSuchProvider(_) => {
+            Problem::invalid(vec![FieldError::new("/mailProvider", "does not exist")])
+        }
+        RouteError::NoProvider => Problem::new(
+            ProblemKind::NoMailProvider,
+            "No enabled MailProvider can carry this notification.",
+        ),
+    }
+}
+
+/// How many jobs the queue of `provider` holds.
+pub(super) fn capacity(catalog: &Catalog, provider: &ProviderName) -> usize {
+    catalog.enabled(provider).map_or(0, |provider| provider.retry.queue_size)
 }
 
 /// The `Idempotency-Key` header: 1 to 255 visible ASCII characters, once.

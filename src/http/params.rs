@@ -88,6 +88,13 @@ impl Params {
         Ok(limit.unwrap_or(LIMIT_DEFAULT))
     }
 
+    /// `dryRun`.
+    pub(super) fn dry_run(&self) -> Result<bool, Problem> {
+        let given =
+            self.take("dryRun", |text| text.parse().map_err(|_| "must be true or false"))?;
+        Ok(given.unwrap_or(false))
+    }
+
     /// `cursor` of a list of jobs: the last job of the page before.
     pub(super) fn job_cursor(&self) -> Result<Option<JobId>, Problem> {
         self.take("cursor", |text| text.parse().map_err(|_| NOT_A_CURSOR))

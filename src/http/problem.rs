@@ -207,9 +207,9 @@ pub(super) struct ProblemBody<'a> {
     /// The same for people.
     title: &'static str,
     /// The status of the answer.
-    status: u16,
+    pub(super) status: u16,
     /// What happened here, and what the caller can do.
-    detail: &'a str,
+    pub(super) detail: &'a str,
     /// The bad fields.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],

@@ -184,6 +184,8 @@ pub(super) struct NotificationView {
     expires_at: Option<Stamp>,
     /// Names in the request that led nowhere.
     warnings: Vec<String>,
+    /// The span that it was taken in by, as a W3C `traceparent`; its attempts are below it.
+    traceparent: Option<String>,
     /// One for each recipient, but those that left the history.
     jobs: Vec<JobWithAttempts>,
 }
@@ -210,6 +212,7 @@ pub(super) async fn notification(
         expires_at: found.expires_at.map(Stamp),
         subject: found.subject,
         warnings: found.warnings,
+        traceparent: found.trace.map(|trace| trace.traceparent()),
         jobs,
     }))
 }

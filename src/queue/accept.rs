@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::Queue;
+use super::state::{Home, State};
 use super::store::{Change, IdempotencyKey, StoreError};
 use crate::core::job::{Job, JobId, Progress};
 use crate::core::notification::{Address, Content, Notification, NotificationId};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
+use crate::core::trace::TraceContext;
 
 /// A notification that was checked and routed.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Accept {
     pub warnings: Vec<String>,
     /// The caller's idempotency key.
     pub key: Option<IdempotencyKey>,
+    /// The span that it is accepted in.
+    pub trace: Option<TraceContext>,
 }
 
 /// The answer to a notification that is on stable storage.
@@ -107,7 +111,8 @@ impl Queue {
     }
 
     async fn accept_new(&self, accept: Accept) -> Result<Accepted, AcceptError> {
-        let Accept { recipients, content, expires_at, chain, capacity, warnings, key } = accept;
+        let Accept { recipients, content, expires_at, chain, capacity, warnings, key, trace } =
+            accept;
         let count = recipients.len();
         let now = self.clock.now();
         let (id, jobs) = self.reserve(&chain[0], count, capacity, now)?;
@@ -120,6 +125,7 @@ impl Queue {
             chain: chain.clone(),
             warnings,
             jobs: std::iter::zip(jobs, recipients).collect(),
+            trace: trace.map(Arc::new),
         };
         let change = Change::Accept { notification: notification.clone(), content, deadline, key };
         let committed = self.store.commit(vec![change]).await;
@@ -133,12 +139,28 @@ impl Queue {
                 notification: notification.id,
                 recipient: recipient.clone(),
                 accepted_at: now,
+                trace: notification.trace.clone(),
                 progress: Progress::fresh(chain.clone(), now, deadline),
             });
         }
         drop(state);
         self.announce(&chain[0]);
         Ok(Accepted { notification, replayed: false })
+    }
+
+    /// How many places are taken at `provider`, and whether `count` more jobs would find theirs now.
+    /// Takes none.
+    ///
+    /// # Errors
+    /// Beside the places: what [`Queue::accept`] would say before it turns to the disk.
+    pub fn place(
+        &self,
+        provider: &ProviderName,
+        count: usize,
+        capacity: usize,
+    ) -> (usize, Result<(), AcceptError>) {
+        let state = self.lock();
+        (state.depth(provider), state.check_place(provider, count, capacity))
     }
 
     /// Takes places for so many jobs, and names them and their notification.
@@ -150,18 +172,35 @@ impl Queue {
         now: Time,
     ) -> Result<(NotificationId, Vec<JobId>), AcceptError> {
         let mut state = self.lock();
-        if state.stopping {
+        state.check_place(provider, count, capacity)?;
+        let home: &mut Home = state.homes.entry(provider.clone()).or_default();
+        home.reserved_count += count;
+        let id = NotificationId(state.ids.next(now));
+        Ok((id, (0..count).map(|_| JobId(state.ids.next(now))).collect()))
+    }
+}
+
+impl State {
+    /// Queued and parked jobs of `provider`, and those that are just being accepted.
+    fn depth(&self, provider: &ProviderName) -> usize {
+        self.homes.get(provider).map_or(0, Home::depth)
+    }
+
+    fn check_place(
+        &self,
+        provider: &ProviderName,
+        count: usize,
+        capacity: usize,
+    ) -> Result<(), AcceptError> {
+        if self.stopping {
             return Err(AcceptError::Stopping);
         }
-        let home = state.homes.entry(provider.clone()).or_default();
-        let depth = home.depth();
+        let depth = self.depth(provider);
         if depth + count > capacity {
             let provider = provider.clone();
             return Err(AcceptError::Full { provider, capacity, depth, wanted: count });
         }
-        home.reserved_count += count;
-        let id = NotificationId(state.ids.next(now));
-        Ok((id, (0..count).map(|_| JobId(state.ids.next(now))).collect()))
+        Ok(())
     }
 }
 

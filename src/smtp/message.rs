@@ -213,6 +213,7 @@ mod tests {
             notification: NotificationId(Uuid::from_u128(1)),
             recipient: address(recipient),
             accepted_at: Time(1_700_000_000_123),
+            trace: None,
             progress: Progress::fresh(chain, Time(0), Time(u64::MAX)),
         }
     }

@@ -63,6 +63,7 @@ impl Index {
                 notification: notification.id,
                 recipient: recipient.map(|(_, to)| to.clone()).unwrap_or_default(),
                 accepted_at: notification.accepted_at,
+                trace: notification.trace.clone(),
                 sequence: changed,
                 progress,
             };
@@ -202,6 +203,7 @@ mod tests {
             chain: vec!["a".to_owned()],
             warnings: Vec::new(),
             jobs: vec![(job, "ada@example.com".to_owned())],
+            trace: None,
         };
         let progress = latest::Progress {
             state: latest::State::Delivered { at: 6 },

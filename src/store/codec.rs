@@ -22,10 +22,12 @@ use crate::core::notification::{Address, Content, Notification, NotificationId};
 use crate::core::outcome::{Reply, Stage};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
+use crate::core::trace::TraceContext;
 use crate::migrations::{SCHEMA, latest};
 use crate::queue::store::IdempotencyKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -157,7 +159,7 @@ fn names(chain: &[ProviderName]) -> Vec<String> {
     chain.iter().map(ToString::to_string).collect()
 }
 
-fn chain(names: Vec<String>) -> Result<std::sync::Arc<[ProviderName]>, String> {
+fn chain(names: Vec<String>) -> Result<Arc<[ProviderName]>, String> {
     if names.is_empty() {
         return Err("a chain is empty".to_owned());
     }
@@ -181,6 +183,7 @@ impl From<&Notification> for latest::Notification {
             chain: names(&from.chain),
             warnings: from.warnings.clone(),
             jobs,
+            trace: from.trace.as_deref().map(Into::into),
         }
     }
 }
@@ -200,7 +203,28 @@ impl TryFrom<latest::Notification> for Notification {
             chain: chain(from.chain)?,
             warnings: from.warnings,
             jobs: from.jobs.into_iter().map(job).collect::<Result<_, String>>()?,
+            trace: from.trace.map(TryInto::try_into).transpose()?.map(Arc::new),
         })
+    }
+}
+
+impl From<&TraceContext> for latest::Trace {
+    fn from(from: &TraceContext) -> Self {
+        Self {
+            trace_id: from.trace_id(),
+            span_id: from.span_id(),
+            flags: from.flags(),
+            state: from.state().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<latest::Trace> for TraceContext {
+    type Error = String;
+
+    fn try_from(from: latest::Trace) -> Result<Self, String> {
+        let read = Self::new(from.trace_id, from.span_id, from.flags, &from.state);
+        read.ok_or_else(|| "a trace has no id".to_owned())
     }
 }
 

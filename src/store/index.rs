@@ -20,7 +20,7 @@ use super::rows::{
 use crate::migrations::latest::{self, Id, Record, State};
 
 /// A change of the rows is a new number: an index of another one is made again.
-pub(super) const INDEX_VERSION: u32 = 2;
+pub(super) const INDEX_VERSION: u32 = 3;
 
 /// The trees and the tally of what is alive in each segment.
 pub(super) struct Index {
@@ -125,6 +125,7 @@ impl Index {
                 notification: notification.id,
                 recipient: recipient.clone(),
                 accepted_at: notification.accepted_at,
+                trace: notification.trace.clone(),
                 progress: fresh(notification, *deadline),
                 sequence,
             };

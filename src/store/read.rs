@@ -1,5 +1,7 @@
 //! The store as the queue sees it.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
@@ -169,6 +171,7 @@ fn job(id: &[u8], row: JobRow) -> Result<Job, StoreError> {
         notification: NotificationId(Uuid::from_bytes(row.notification)),
         recipient: Address::parse(&row.recipient).map_err(|rule| unreadable(rule.to_owned()))?,
         accepted_at: Time(row.accepted_at),
+        trace: row.trace.map(TryInto::try_into).transpose().map_err(unreadable)?.map(Arc::new),
         progress: row.progress.try_into().map_err(unreadable)?,
     })
 }

@@ -26,6 +26,7 @@ pub(super) struct JobRow {
     pub(super) notification: Id,
     pub(super) recipient: String,
     pub(super) accepted_at: u64,
+    pub(super) trace: Option<latest::Trace>,
     pub(super) progress: latest::Progress,
     /// The sequence of the last record that changed it.
     pub(super) sequence: u64,

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::index::{ended_at, fresh};
 use super::journal::{Location, Written};
 use super::rows::JobRow;
-use crate::migrations::latest::{Id, Notification, Progress, Record};
+use crate::migrations::latest::{Id, Notification, Progress, Record, Trace};
 
 /// The journal as far as it was read.
 #[derive(Default)]
@@ -29,6 +29,7 @@ pub(super) struct Stand {
 /// What is kept of a notification.
 struct Kept {
     accepted_at: u64,
+    trace: Option<Trace>,
     /// With their recipients.
     jobs: Vec<(Id, String)>,
     has_key: bool,
@@ -39,6 +40,7 @@ struct Kept {
 pub(super) struct Remembered<'a> {
     pub(super) id: Id,
     pub(super) accepted_at: u64,
+    trace: Option<&'a Trace>,
     pub(super) has_key: bool,
     pub(super) location: Location,
     /// Each job that is remembered, with its recipient.
@@ -130,7 +132,8 @@ impl Seen {
 
     fn keep(&mut self, notification: &Notification, has_key: bool, location: Location) {
         let (accepted_at, jobs) = (notification.accepted_at, notification.jobs.clone());
-        let kept = Kept { accepted_at, jobs, has_key, location };
+        let trace = notification.trace.clone();
+        let kept = Kept { accepted_at, trace, jobs, has_key, location };
         self.notifications.insert(notification.id, kept);
     }
 
@@ -144,6 +147,7 @@ impl Seen {
             Remembered {
                 id: *id,
                 accepted_at: kept.accepted_at,
+                trace: kept.trace.as_ref(),
                 has_key: kept.has_key && !self.forgotten_keys.contains(id),
                 location: kept.location,
                 jobs,
@@ -155,7 +159,7 @@ impl Seen {
     pub(super) fn alive(&self) -> (Vec<(Id, JobRow)>, HashMap<Id, Location>) {
         let (mut rows, mut contents) = (Vec::new(), HashMap::new());
         for remembered in self.remembered().filter(Remembered::needs_content) {
-            let Remembered { id, accepted_at, location, jobs, .. } = remembered;
+            let Remembered { id, accepted_at, trace, location, jobs, .. } = remembered;
             if location.content_bytes > 0 {
                 contents.insert(id, location);
             }
@@ -164,6 +168,7 @@ impl Seen {
                     notification: id,
                     recipient: recipient.to_owned(),
                     accepted_at,
+                    trace: trace.cloned(),
                     progress: stand.progress.clone(),
                     sequence: stand.sequence,
                 };

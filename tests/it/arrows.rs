@@ -10,10 +10,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clock", &["core"]),
     ("config", &["core"]),
     ("core", &[]),
-    ("delivery", &["clock", "core", "metrics", "queue", "registry"]),
+    ("delivery", &["clock", "core", "metrics", "queue", "registry", "tracer"]),
     ("file_watch", &[]),
     ("fuzz", &["http", "manifests", "smtp", "store"]),
-    ("http", &["clock", "core", "file_watch", "metrics", "queue", "registry"]),
+    ("http", &["clock", "core", "file_watch", "metrics", "queue", "registry", "tracer"]),
     ("k8s", &["clock", "core", "file_watch", "registry"]),
     ("main", &["app", "cli", "config", "telemetry"]),
     ("manifests", &["clock", "core", "file_watch", "k8s", "registry"]),
@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("smtp", &["core", "delivery::transport", "registry::same_server"]),
     ("store", &["core", "migrations", "queue"]),
     ("telemetry", &["config"]),
+    ("tracer", &["core"]),
 ];
 
 /// The crates that only some components may name.
@@ -33,8 +34,12 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("k8s_openapi", &["k8s"]),
     ("kube", &["cli", "k8s"]),
     ("lettre", &["smtp"]),
+    ("opentelemetry", &["tracer"]),
+    ("opentelemetry_http", &["tracer"]),
+    ("opentelemetry_otlp", &["tracer"]),
+    ("opentelemetry_sdk", &["tracer"]),
     ("sled", &["migrations", "store"]),
-    ("ureq", &["cli", "config"]),
+    ("ureq", &["cli", "config", "tracer"]),
 ];
 
 #[test]

@@ -173,6 +173,7 @@ impl World {
             capacity: CAPACITY,
             warnings: vec![],
             key: None,
+            trace: None,
         };
         match self.queue.accept(accept).await {
             Ok(accepted) => {

@@ -68,6 +68,7 @@ fn job(recipient: &str) -> Job {
         notification: NotificationId(Uuid::from_u128(1)),
         recipient: address(recipient),
         accepted_at: Time(1_700_000_000_000),
+        trace: None,
         progress: Progress::fresh(chain, Time(0), Time(u64::MAX)),
     }
 }

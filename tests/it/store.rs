@@ -14,6 +14,7 @@ use breakglass_mailer::core::notification::{Address, Content, Notification, Noti
 use breakglass_mailer::core::outcome::{Reply, Stage};
 use breakglass_mailer::core::provider::ProviderName;
 use breakglass_mailer::core::time::Time;
+use breakglass_mailer::core::trace::TraceContext;
 use breakglass_mailer::queue::store::{Change, IdempotencyKey, Store, StoreError};
 use breakglass_mailer::store::{DiskStore, OpenError, Opened, Options};
 use tempfile::TempDir;
@@ -34,7 +35,7 @@ impl Disk {
         self.folder.path()
     }
 
-    fn try_open(&self) -> Result<(Arc<DiskStore>, Opened), OpenError> {
+    pub(crate) fn try_open(&self) -> Result<(Arc<DiskStore>, Opened), OpenError> {
         let mut options = Options::new(self.path());
         options.segment_bytes_max = self.segment_bytes_max;
         options.slack_bytes = self.segment_bytes_max;
@@ -79,6 +80,12 @@ pub(crate) fn content(number: u32) -> Content {
     }
 }
 
+/// Where a caller stands in a trace of its own.
+fn trace() -> Arc<TraceContext> {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    Arc::new(TraceContext::parse(parent, "vendor=1").expect("it is valid"))
+}
+
 pub(crate) fn accept(number: u32, recipients_count: u32) -> (Notification, Change) {
     let to = |n| Address::parse(&format!("r{n}@example.com")).expect("valid");
     let notification = Notification {
@@ -89,6 +96,7 @@ pub(crate) fn accept(number: u32, recipients_count: u32) -> (Notification, Chang
         chain: chain(&["a", "b"]),
         warnings: vec!["escalation x does not exist".into()],
         jobs: (0..recipients_count).map(|n| (JobId(Uuid::now_v7()), to(n))).collect(),
+        trace: number.is_multiple_of(2).then(trace),
     };
     let key = IdempotencyKey { key: format!("key {number}"), fingerprint: [7; 32] };
     let change = Change::Accept {
@@ -305,12 +313,12 @@ async fn a_second_process_and_a_newer_store_are_refused_with_the_reason() {
 
     let segment = disk.path().join("journal/0000000001.seg");
     let mut bytes = fs::read(&segment).expect("the journal");
-    bytes[4] = 2;
+    bytes[4] = 3;
     let checksum = crc32c::crc32c(&bytes[..32]).to_le_bytes();
     bytes[32..36].copy_from_slice(&checksum);
     fs::write(&segment, bytes).expect("a write");
     let refused = disk.try_open().err().expect("it is newer").to_string();
-    assert!(refused.starts_with("the store has schema 2"), "{refused}");
+    assert!(refused.starts_with("the store has schema 3"), "{refused}");
 }
 
 #[tokio::test]

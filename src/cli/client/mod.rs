@@ -7,6 +7,7 @@
 pub(super) mod age;
 mod attempts;
 mod deadletters;
+mod explain;
 mod failure;
 mod jobs;
 mod notify;
@@ -32,7 +33,7 @@ pub fn run(client: Client) -> ExitCode {
     let listing = match &client {
         Client::Notify(_) | Client::Jobs(_) => "jobs",
         Client::Deadletters(_) => "deadletters list",
-        Client::Queue(_) | Client::Providers(_) => "providers",
+        Client::Explain(_) | Client::Queue(_) | Client::Providers(_) => "providers",
     };
     end(dispatch(client), listing)
 }
@@ -48,6 +49,7 @@ pub fn completions(shell: Shell) -> ExitCode {
 fn dispatch(client: Client) -> Result<(), Failure> {
     match client {
         Client::Notify(notify) => notify::run(*notify),
+        Client::Explain(explain) => explain::run(*explain),
         Client::Queue(queue) => queue::run(&queue),
         Client::Providers(reach) => providers::run(&reach),
         Client::Jobs(jobs) => match &jobs.command {

@@ -13,7 +13,7 @@ use super::failure::{Failure, Problem};
 use super::jobs::Notification;
 use super::screen;
 use super::server::{Answer, Server};
-use crate::config::client::Notify;
+use crate::config::client::{Draft, Notify};
 
 #[derive(Deserialize)]
 struct Accepted {
@@ -38,7 +38,7 @@ pub(super) fn run(notify: Notify) -> Result<(), Failure> {
     let server = Server::new(&notify.reach)?;
     let (wait, output) = (notify.wait, notify.reach.output);
     let key = notify.idempotency_key.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
-    let accepted = post(&server, &body(notify)?, &key)?;
+    let accepted = post(&server, &body(notify.draft)?, &key)?;
     for warning in &accepted.view.warnings {
         screen::note(&format!("warning: {warning}"));
     }
@@ -67,26 +67,30 @@ impl Accepted {
     }
 }
 
-fn body(notify: Notify) -> Result<Value, Failure> {
+/// The body of a post.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(super) fn body(draft: Draft) -> Result<Value, Failure> {
     let is_stdin = |path: &Option<_>| path.as_deref() == Some(Path::new("-"));
-    if is_stdin(&notify.text_file) && is_stdin(&notify.html_file) {
+    if is_stdin(&draft.text_file) && is_stdin(&draft.html_file) {
         return Err(Failure::Usage("--text-file and --html-file cannot both be standard input"));
     }
     let read = |path: &Option<_>| path.as_deref().map(read).transpose();
     let fields = [
-        ("subject", Some(notify.subject)),
-        ("text", notify.text.or(read(&notify.text_file)?)),
-        ("html", notify.html.or(read(&notify.html_file)?)),
-        ("escalation", notify.escalation),
-        ("cluster", notify.cluster),
-        ("mailProvider", notify.mail_provider),
-        ("replyTo", notify.reply_to),
-        ("expiresAt", notify.expires_at),
+        ("subject", Some(draft.subject)),
+        ("text", draft.text.or(read(&draft.text_file)?)),
+        ("html", draft.html.or(read(&draft.html_file)?)),
+        ("escalation", draft.escalation),
+        ("cluster", draft.cluster),
+        ("mailProvider", draft.mail_provider),
+        ("replyTo", draft.reply_to),
+        ("expiresAt", draft.expires_at),
     ];
     let given = fields.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into())));
     let mut body: Map<String, Value> = given.collect();
-    if !notify.to.is_empty() {
-        body.insert("recipients".into(), notify.to.into());
+    if !draft.to.is_empty() {
+        body.insert("recipients".into(), draft.to.into());
     }
     Ok(body.into())
 }

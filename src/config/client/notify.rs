@@ -1,4 +1,4 @@
-//! `notify` and its flags.
+//! `notify` and `explain`, and their flags.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use clap::{ArgGroup, Args};
 use super::Reach;
 use crate::config::positive_duration;
 
-/// `notify`.
+/// What a notification says, and to whom.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("body").required(true).multiple(true)
           .args(["text", "text_file", "html", "html_file"]))]
-pub struct Notify {
+pub struct Draft {
     /// A recipient, or several with commas; may be given again, and left out when the escalation
     /// names some
     #[arg(long, env = "BREAKGLASS_MAILER_TO", value_name = "ADDRESS", value_delimiter = ',')]
@@ -47,6 +47,14 @@ pub struct Notify {
     /// Not delivered from then on, such as 2030-01-01T00:00:00Z
     #[arg(long, env = "BREAKGLASS_MAILER_EXPIRES_AT", value_name = "TIME")]
     pub expires_at: Option<String>,
+}
+
+/// `notify`.
+#[derive(Debug, Args)]
+pub struct Notify {
+    /// What it says.
+    #[command(flatten)]
+    pub draft: Draft,
     /// The same key and notification again give the first answer, and no second mail
     #[arg(long, env = "BREAKGLASS_MAILER_IDEMPOTENCY_KEY", value_name = "KEY",
           value_parser = idempotency_key)]
@@ -56,6 +64,17 @@ pub struct Notify {
     #[arg(long, env = "BREAKGLASS_MAILER_WAIT", value_name = "DURATION",
           value_parser = positive_duration)]
     pub wait: Option<Duration>,
+    /// Which server.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// What the notification would say.
+    #[command(flatten)]
+    pub draft: Draft,
     /// Which server.
     #[command(flatten)]
     pub reach: Reach,

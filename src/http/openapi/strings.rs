@@ -8,6 +8,7 @@ use crate::core::job::{AttemptOutcome, DeadReason};
 use crate::core::notification::ADDRESS_BYTES_MAX;
 use crate::core::outcome;
 use crate::core::provider::{NAME_LEN_MAX, Security};
+use crate::core::route;
 use crate::http::notify::KEY_LEN_MAX;
 use crate::http::params::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::http::providers::security;
@@ -78,6 +79,21 @@ schemas! { false:
         "description": "What came of an attempt: 2yz, 4yz or 5yz about the message, the provider at \
             fault, or our own code.",
         "enum": AttemptOutcome::ALL.map(AttemptOutcome::as_str),
+    };
+    /// Where a provider can be named.
+    Level = {
+        "type": "string",
+        "description": "Where a provider can be named, in the order of the chain: in the request, by \
+            the escalation, by the cluster, or by being the default.",
+        "enum": route::Level::ALL.map(route::Level::as_str),
+    };
+    /// What became of a level.
+    Decision = {
+        "type": "string",
+        "description": "What became of a level: its provider is in the chain, or was already, or is \
+            disabled or does not exist; the escalation or cluster does not exist; nothing names a \
+            provider there; or the request names nothing there.",
+        "enum": route::Decision::ALL.map(route::Decision::as_str),
     };
     /// How connections to a server are protected.
     Protection = {

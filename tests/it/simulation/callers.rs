@@ -133,6 +133,7 @@ async fn answer(
         capacity,
         warnings: route.warnings,
         key,
+        trace: None,
     };
     match queue.accept(accept).await {
         Ok(accepted) => yes(&accepted),

@@ -18,6 +18,7 @@ use breakglass_mailer::metrics::Metrics;
 use breakglass_mailer::queue::store::Store;
 use breakglass_mailer::queue::{DeadFilter, Ids, Queue};
 use breakglass_mailer::registry::Registry;
+use breakglass_mailer::tracer::Tracer;
 use tokio::sync::watch;
 
 use super::callers::Ledger;
@@ -205,6 +206,7 @@ impl World {
             registry: registry.clone(),
             transport: Arc::new(wire),
             metrics: Arc::new(Metrics::new().expect("distinct names")),
+            tracer: Tracer::default(),
             clock,
             connections_max: CONNECTIONS_MAX,
             redrive: true,

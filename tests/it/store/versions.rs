@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use breakglass_mailer::core::job::JobState;
+use breakglass_mailer::core::trace::TraceContext;
 use breakglass_mailer::queue::store::Store;
 use breakglass_mailer::store::DiskStore;
 
@@ -33,6 +34,19 @@ fn summary(store: &DiskStore) -> Vec<String> {
     lines
 }
 
+/// The trace of each live job, and that of its notification, which is the same.
+fn traces(store: &DiskStore) -> Vec<String> {
+    let mut traces: Vec<String> = Vec::new();
+    for job in store.live().expect("live jobs") {
+        let notification = store.notification(job.notification).expect("a read").expect("known");
+        assert_eq!(notification.trace, job.trace);
+        let told = |trace: &TraceContext| format!("{} {}", trace.traceparent(), trace.state());
+        traces.push(job.trace.as_deref().map_or("none".to_owned(), told));
+    }
+    traces.sort();
+    traces
+}
+
 #[tokio::test]
 async fn a_store_that_version_0_1_0_left_after_a_crash_still_opens_and_goes_on() {
     let disk = Disk::new();
@@ -51,6 +65,7 @@ async fn a_store_that_version_0_1_0_left_after_a_crash_still_opens_and_goes_on()
         "request 300 to r0@example.com: queued until 1300, 0 attempts, 450 bytes of text",
     ]
     "#);
+    assert_eq!(traces(&store), vec!["none"; 7]);
     let before = summary(&store);
     let (notification, change) = accept(400, 1);
     let id = notification.jobs[0].0;
@@ -76,6 +91,29 @@ async fn a_store_that_version_0_1_0_left_after_a_crash_still_opens_and_goes_on()
 }
 
 #[tokio::test]
+async fn a_store_of_schema_2_opens_with_its_traces() {
+    let disk = Disk::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/v0002-store");
+    copy_folder(&fixture, disk.path());
+    let (store, opened) = disk.open();
+    assert_eq!((opened.created, opened.damage), (false, vec![]));
+    insta::assert_debug_snapshot!(summary(&store), @r#"
+    [
+        "request 1 to ada@example.com: Dead { reason: Unreachable, at: Time(1795635044151), detail: \"connection refused\" }, 1 attempts, 6 bytes of text",
+        "request 1 to bob@example.com: Dead { reason: Unreachable, at: Time(1795635044151), detail: \"connection refused\" }, 1 attempts, 6 bytes of text",
+        "request 2 to ada@example.com: Dead { reason: Unreachable, at: Time(1795635044167), detail: \"main is unreachable: connection refused\" }, 0 attempts, 6 bytes of text",
+    ]
+    "#);
+    insta::assert_debug_snapshot!(traces(&store), @r#"
+    [
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-672c0eeecb69b02a-01 vendor=1",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-672c0eeecb69b02a-01 vendor=1",
+        "00-babeba2def33d82386bce86da76eaceb-8096c32d72cc8a8e-01 ",
+    ]
+    "#);
+}
+
+#[tokio::test]
 async fn whatever_a_newer_version_wrote_is_refused_and_left_as_it_is() {
     let disk = Disk::new();
     let (store, _) = disk.open();
@@ -87,7 +125,7 @@ async fn whatever_a_newer_version_wrote_is_refused_and_left_as_it_is() {
 
     // Each names its schema in two bytes before which its checksum has no say.
     let mut identity = whole.files[Path::new("identity")].clone();
-    identity[..2].copy_from_slice(&2u16.to_le_bytes());
+    identity[..2].copy_from_slice(&3u16.to_le_bytes());
     let body = identity.len() - 4;
     let sum = checksum(&identity[..body]);
     identity[body..].copy_from_slice(&sum);
@@ -95,7 +133,7 @@ async fn whatever_a_newer_version_wrote_is_refused_and_left_as_it_is() {
     let segment = Path::new("journal/0000000001.seg");
     let mut record = whole.files[segment].clone();
     let frame = &mut record[36..];
-    frame[4..6].copy_from_slice(&2u16.to_le_bytes());
+    frame[4..6].copy_from_slice(&3u16.to_le_bytes());
     let record_bytes = u32::from_le_bytes([frame[8], frame[9], frame[10], frame[11]]) as usize;
     let signed = [&frame[..36], &frame[40..40 + record_bytes]].concat();
     frame[36..40].copy_from_slice(&checksum(&signed));
@@ -106,7 +144,7 @@ async fn whatever_a_newer_version_wrote_is_refused_and_left_as_it_is() {
         let disk = Disk::new();
         image.write(disk.path()).expect("write the store");
         let refused = disk.try_open().err().expect("it is newer").to_string();
-        assert!(refused.starts_with("the store has schema 2"), "{refused}");
+        assert!(refused.starts_with("the store has schema 3"), "{refused}");
         assert!(refused.contains("start the newer program"), "{refused}");
         let mut after = Image::read(disk.path()).expect("read the store");
         for files in [&mut image.files, &mut after.files] {

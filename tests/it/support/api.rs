@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use breakglass_mailer::core::decide::Verdict;
+use breakglass_mailer::tracer::Tracer;
 
 use super::memory_store::MemoryStore;
 use super::openapi;
@@ -87,6 +88,7 @@ impl TestApi {
             queue: queue.clone(),
             registry: registry.clone(),
             metrics: Arc::new(Metrics::new().expect("distinct names")),
+            tracer: Tracer::default(),
             clock,
             ready: is_ready,
             auth: Auth::Local,

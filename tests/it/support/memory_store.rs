@@ -157,6 +157,7 @@ impl Kept {
                         notification: notification.id,
                         recipient: recipient.clone(),
                         accepted_at: now,
+                        trace: notification.trace.clone(),
                         progress: Progress::fresh(chain.clone(), now, deadline),
                     };
                     self.jobs.insert(*id, (job, Vec::new()));

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod operator;
 pub mod oracle;
+pub mod otlp;
 pub mod peer;
 pub mod provider;
 pub mod replay;
@@ -114,6 +115,7 @@ fn has(thing: &str) -> bool {
             let assets = kube::assets();
             ["etcd", "kube-apiserver", "kubectl"].iter().all(|name| assets.join(name).exists())
         }
+        "mandoc" => there(&["/usr/bin/mandoc"]),
         "postfix" => {
             root && there(&[
                 "/usr/sbin/postfix",
