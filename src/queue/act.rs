@@ -85,7 +85,7 @@ impl Queue {
 
     /// Queues all jobs again that are parked and have `provider` in their chain, at that provider,
     /// oldest first; answers how many. A job that was parked again and again waits longer each
-    /// time, up to [`REDRIVE_WAIT_MAX`], so that it cannot keep a provider busy by itself.
+    /// time, up to 30 s, so that it cannot keep a provider busy by itself.
     ///
     /// # Errors
     /// When the store has stopped.
