@@ -65,6 +65,7 @@ Send a notification:
 
 Read the mailbox:      http://{address}/mailbox
 Look at the queue:     http://{address}/queue
+The operator's page:   http://{address}/
 Stop:                  Ctrl-C; a second start goes on from here
 ",
         folder = folder.display()

@@ -4,13 +4,15 @@
 //! `order` in the order of system calls, `power` against power cuts, `damage` against damaged files,
 //! `full`, `disk_faults` and `other_volume` against what disks do, `clock` against what time does, `hostile`
 //! against mail servers, `bad_requests` and `callers` against callers, `chaos` against all at once.
-//! `simulation` does the same to queue, delivery and registry, thousands of times. `mail_servers` holds the mail
-//! against real servers, `openapi` the API against its own description. `choosing`, `delivery`, `outage` and `reload` tell what a user of `serve`
-//! sees, `dev`, `client`, `migrate_config` and `store_tools` the same of these; `auth` who may call; `health`,
-//! `credentials` and `metrics` what an operator sees of the mail servers; `canary` what nobody sees;
-//! `kubernetes` and `webhook` what a real API server sees; `deploy` whether it takes `deploy/`.
-//! `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component each; `arrows` holds the
-//! sources against their architecture. A run that draws lots prints its seed.
+//! `simulation` does the same to queue, delivery and registry, thousands of times.
+//!
+//! `mail_servers` holds the mail against real servers, `openapi` the API against its own description; `page`
+//! leads a real browser through the operator's page. `choosing`, `delivery`, `outage` and `reload` tell what
+//! a user of `serve` sees, `dev`, `client`, `explain`, `manual`, `migrate_config` and `store_tools` the same of
+//! these; `auth` who may call; `health`, `credentials`, `metrics` and `traces` what an operator sees of the mail
+//! servers; `canary` what nobody sees; `kubernetes` and `webhook` what a real API server sees; `deploy`
+//! whether it takes `deploy/`. `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component
+//! each; `arrows` holds the sources against their architecture. A run that draws lots prints its seed.
 
 mod arrows;
 mod auth;
