@@ -40,14 +40,15 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
 /// kube writes out whole answers that it cannot read, which may be Secrets, and each failed call,
 /// which our code tells once. At trace sled writes out keys and values, which are mail; and
 /// notify tells each event of a folder that it watches, without end where the log is a file in
-/// that folder.
+/// that folder; and ureq writes out the headers that it sends, a collector's token among them.
 fn tells_too_much(of: &Metadata<'_>) -> bool {
     let is_of = |name: &str| {
         of.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
     is_of("kube_client")
         || is_of("kube_runtime")
-        || *of.level() == Level::TRACE && (is_of("sled") || is_of("notify"))
+        || *of.level() == Level::TRACE
+            && ["sled", "notify", "ureq", "ureq_proto"].into_iter().any(is_of)
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub struct Serve {
           value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure_no_auth: bool,
     /// Export spans to the OTLP collector there, over HTTP [default: $OTEL_EXPORTER_OTLP_ENDPOINT]
-    #[arg(long, env = "BREAKGLASS_MAILER_OTLP_ENDPOINT", value_name = "URL", value_parser = server)]
+    #[arg(long, env = "BREAKGLASS_MAILER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
     /// The admission webhook of `--kubernetes`.
     #[command(flatten)]
@@ -162,16 +162,15 @@ impl Serve {
     /// `--otlp-endpoint`: without it, what the environment says to all programs that export spans.
     ///
     /// # Errors
-    /// When the environment says what is no URL.
+    /// When it is no URL; does not quote it, because there may be a password in it.
     pub fn otlp_endpoint(&self) -> Result<Option<String>, String> {
         const VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let given = std::env::var(VARIABLE).ok().filter(|url| !url.is_empty());
-        match (&self.otlp_endpoint, given) {
-            (Some(flag), _) => Ok(Some(flag.clone())),
-            (None, given) => given
-                .map(|url| server(&url).map_err(|rule| format!("{VARIABLE} {url}: {rule}")))
-                .transpose(),
-        }
+        let (name, given) = match &self.otlp_endpoint {
+            Some(flag) => ("--otlp-endpoint", Some(flag.clone())),
+            None => (VARIABLE, std::env::var(VARIABLE).ok()),
+        };
+        let given = given.filter(|url| !url.is_empty());
+        given.map(|url| server(&url).map_err(|rule| format!("{name}: {rule}"))).transpose()
     }
 
     /// Refuses an address that strangers can reach while nobody is authenticated, and a token file

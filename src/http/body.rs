@@ -7,7 +7,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Api;
 use super::budget::{BodyBudget, FREE_BYTES, PROOF_BYTES, Share};
@@ -28,7 +28,7 @@ pub(super) struct OptionalJsonBytes(pub Option<JsonBytes>);
 /// The most that a request may hold.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// A body has to be here by then, not counted the time in which we do not read it.
+/// A body has to be here by then, not counted the time in which we do not read it; that is no longer.
 const READ_TIME_MAX: Duration = Duration::from_secs(60);
 
 impl FromRequest<Arc<Api>> for JsonBytes {
@@ -95,7 +95,8 @@ async fn read(mut body: Body, bytes_max: usize, budget: &BodyBudget) -> Result<J
         }
         if count > free && read.share.is_none() {
             let asked = Instant::now();
-            read.share = Some(budget.share(length.max(count)).await);
+            let share = timeout(READ_TIME_MAX, budget.share(length.max(count)));
+            read.share = Some(share.await.map_err(|_| too_many())?);
             until += asked.elapsed();
             read.bytes.reserve_exact(length.saturating_sub(read.bytes.len()));
         }
@@ -109,6 +110,12 @@ async fn outstayed(read: &JsonBytes) {
         Some(share) => share.outstayed(read.bytes.len()).await,
         None => std::future::pending().await,
     }
+}
+
+fn too_many() -> Problem {
+    let detail =
+        "Too many large requests at once: there was no room for this one within 60 seconds.";
+    Problem::new(ProblemKind::RequestTimeout, detail)
 }
 
 fn too_slow() -> Problem {

@@ -21,7 +21,8 @@ pub(super) fn begin(
     path: &str,
     headers: &HeaderMap,
 ) -> Option<Span> {
-    if is_open(path) {
+    // The files of the page have one template.
+    if is_open(path) || path.starts_with("/ui/") {
         return None;
     }
     let parent = caller(headers);

@@ -39,7 +39,12 @@ impl Queue {
                 let due = due.min(now.plus(wait_given(&*store, &job, due)));
                 job.progress.state = JobState::Queued { due };
             }
-            job.progress.deadline = job.progress.deadline.min(now.plus(age_max));
+            let deadline = &mut job.progress.deadline;
+            if *deadline < job.accepted_at {
+                // Written under a clock that was far behind.
+                *deadline = job.accepted_at.plus(age_max);
+            }
+            *deadline = now.plus(age_max).min(*deadline);
             state.insert(job);
         }
         let names = state.lanes.keys().cloned().collect();

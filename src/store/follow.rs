@@ -102,7 +102,8 @@ fn make_again(shared: &Shared, batches: &Receiver<Vec<Written>>) -> bool {
     }
 }
 
-/// A new index from the journal as far as it is acknowledged, and the last record in it.
+/// A new index from the journal as far as it is acknowledged, and the number of the last record that
+/// was: it may be one of those that cannot be read.
 fn replay(shared: &Shared, folder: &Path) -> Result<(Index, u64), String> {
     let mut making = Making::begin(folder, &shared.reserve);
     // What is behind it may still be undone, and its numbers given to other records.
@@ -135,5 +136,5 @@ fn replay(shared: &Shared, folder: &Path) -> Result<(Index, u64), String> {
         (sequence, knows_sequence) = (scan.sequence, true);
     }
     let (index, _) = making.finish()?;
-    Ok((index, sequence.min(until)))
+    Ok((index, until))
 }

@@ -148,6 +148,8 @@ impl Writer {
             }
             self.commit(batch, listener);
         }
+        // Dropped, they would be answered.
+        std::mem::forget(self.unanswered);
         self.end
     }
 

@@ -250,11 +250,13 @@ fn open_index(
 ) -> Result<(Basis, Found, Option<&'static str>), OpenError> {
     let path = folder.join("index");
     let note = notes::clean_close(folder);
-    let same =
-        note.as_ref().is_some_and(|note| checksums(&path).is_ok_and(|files| files == note.files));
+    let is_same =
+        |note: &CleanClose| note.has_index() && checksums(&path).is_ok_and(|now| now == note.files);
+    let same = note.as_ref().is_some_and(is_same);
     let mut reason = match (&note, same) {
         (None, _) => "it was not closed cleanly",
         (Some(note), false) if note.files.is_empty() => "a backup has none",
+        (Some(note), false) if !note.has_index() => "another version of the program made it",
         (Some(_), false) => "its files are not as they were closed",
         (Some(_), true) => "",
     };

@@ -46,9 +46,18 @@ pub(super) fn closed(folder: &Path) -> Result<Option<CleanClose>, String> {
     read_checked(&folder.join("index.clean"))
 }
 
-/// The note of a clean close, when there is one of this program.
+/// The note of a clean close, by whichever version of the program: where the journal ended is known
+/// also when the index is of another one.
 pub(super) fn clean_close(folder: &Path) -> Option<CleanClose> {
-    closed(folder).ok().flatten().filter(|note| note.index_version == INDEX_VERSION)
+    closed(folder).ok().flatten()
+}
+
+impl CleanClose {
+    /// Whether there was an index then that this program can use.
+    pub(super) fn has_index(&self) -> bool {
+        // An empty folder is none: a start that was killed, or a power cut, leaves one.
+        self.index_version == INDEX_VERSION && !self.files.is_empty()
+    }
 }
 
 /// Notes whose store this is and where its journal begins.
@@ -86,4 +95,21 @@ fn read_checked<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, 
         return Err("the file does not match its checksum".to_owned());
     }
     decode(body).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_journal_ended_is_known_also_when_the_index_is_of_another_version() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let end = End { segment: 3, bytes: 4711, sequence: 42 };
+        let files = vec![("db".to_owned(), 1, 2)];
+        let note = CleanClose { index_version: INDEX_VERSION - 1, end, files };
+        write_checked(folder.path(), "index.clean", &note).expect("written");
+        let read = clean_close(folder.path()).expect("it is there");
+        assert_eq!(read.end, end);
+        assert!(!read.has_index());
+    }
 }

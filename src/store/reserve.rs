@@ -43,9 +43,9 @@ impl Reserve {
 
     /// The bytes that are left on the volume for anybody.
     pub(super) fn room(&self) -> u64 {
-        // A file system that cannot tell is asked by writing.
-        statvfs(&self.folder)
-            .map_or(u64::MAX, |volume| volume.f_bavail.saturating_mul(volume.f_frsize))
+        // A file system that cannot tell is asked by writing; some say that they have no size at all.
+        let volume = statvfs(&self.folder).ok().filter(|volume| 0 < volume.f_blocks);
+        volume.map_or(u64::MAX, |volume| volume.f_bavail.saturating_mul(volume.f_frsize))
     }
 
     /// What has to be left beside `bytes`, before the room is for anything but records.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::index::INDEX_VERSION;
 use super::journal::Written;
 use super::notes;
 use super::recover::{Damage, look, relative};
@@ -136,7 +135,7 @@ fn index_state(folder: &Path, damage: &mut Vec<Damage>) -> Result<IndexState, Op
         Ok(None) => return Ok(IndexState::NotClosed),
         Err(_) => return Ok(IndexState::Damaged),
     };
-    if note.index_version != INDEX_VERSION || note.files.is_empty() {
+    if !note.has_index() {
         return Ok(IndexState::Missing);
     }
     let index = folder.join("index");

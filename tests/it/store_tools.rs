@@ -249,6 +249,21 @@ async fn stats_count_every_job_and_show_nobody() {
     }
 }
 
+/// A start that is killed, or a power cut, leaves such a folder beside the note of a backup.
+#[tokio::test]
+async fn an_empty_folder_is_not_the_index_of_a_backup() {
+    let (disk, target) = (Disk::new(), tempfile::tempdir().expect("a folder"));
+    let (store, _) = disk.open();
+    store.commit(vec![accept(0, 3).1]).await.expect("committed");
+    store.close().expect("closed");
+    backup(disk.path(), target.path()).expect("a backup");
+    fs::create_dir(target.path().join("index")).expect("a folder");
+
+    let (copy, opened) = DiskStore::open(Options::new(target.path())).expect("it opens");
+    assert_eq!(opened.rebuilt, Some("a backup has none"));
+    assert_eq!(copy.live().expect("the index is read").len(), 3);
+}
+
 /// Small segments, so that they are freed all the while.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_whole_while_segments_are_freed() {

