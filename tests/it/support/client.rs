@@ -41,8 +41,12 @@ impl Answer {
 impl Client {
     /// For the server at `address`, as `127.0.0.1:8080`.
     pub fn new(address: &str) -> Self {
-        // A post that is sent twice would look like a ghost.
-        let http = Http::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
+        // A post that is sent twice would look like a ghost. The server ends a connection that is
+        // idle for 30 s, perhaps just when the next request is on its way.
+        let http = Http::builder(TokioExecutor::new())
+            .retry_canceled_requests(false)
+            .pool_idle_timeout(Duration::from_secs(10))
+            .build_http();
         Self { base: format!("http://{address}"), http }
     }
 
