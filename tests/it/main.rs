@@ -11,7 +11,7 @@
 //! a user of `serve` sees, `dev`, `client`, `explain`, `manual`, `migrate_config` and `store_tools` the same of
 //! these; `auth` who may call; `health`, `credentials`, `metrics` and `traces` what an operator sees of the mail
 //! servers; `canary` what nobody sees; `kubernetes` and `webhook` what a real API server sees; `deploy`
-//! whether it takes `deploy/`. `store`, `queue_model`, `http*`, `smtp` and `manifests` hold one component
+//! whether it takes `deploy/`. `store`, `queue_*`, `http*`, `smtp` and `manifests` hold one component
 //! each; `arrows` holds the sources against their architecture. A run that draws lots prints its seed.
 
 mod arrows;
@@ -52,6 +52,7 @@ mod outage;
 mod page;
 mod power;
 mod queue_model;
+mod queue_open;
 mod reload;
 mod simulation;
 mod smtp;
