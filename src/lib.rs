@@ -20,7 +20,7 @@
 //! * [`http`]: the API.
 //! * [`cli`]: the commands beside the server: its client, `crds`, `migrate-config`, `store`, and the
 //!   mailbox of `dev`.
-//! * [`config`], [`clock`], [`metrics`], [`telemetry`], [`tracer`], [`file_watch`]: what the parts are
+//! * [`config`], [`clock`], [`metrics`], [`telemetry`], [`tracer`], [`https`], [`file_watch`]: what the parts are
 //!   given.
 //! * [`app`]: puts the parts together, starts and stops them.
 //! * `fuzz`, in tests only: what holds for any bytes from outside.
@@ -37,6 +37,7 @@ pub mod file_watch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod http;
+pub mod https;
 pub mod k8s;
 pub mod manifests;
 pub mod metrics;

@@ -1,13 +1,13 @@
 //! The HTTP client that spans are exported with: it may block, since its thread does nothing else.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use crate::https::tls;
 
 const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
@@ -65,14 +65,4 @@ impl HttpClient for Client {
         }
         Ok(answer?)
     }
-}
-
-/// rustls, ring, and the roots of this machine, as everywhere in this program.
-fn tls() -> TlsConfig {
-    let found = rustls_native_certs::load_native_certs().certs;
-    let roots: Vec<_> = found.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-    TlsConfig::builder()
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build()
 }

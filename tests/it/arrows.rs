@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Each component and what it may name of ours, besides itself. `a::b` allows that path alone, `*` all.
 const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["*"]),
-    ("cli", &["config", "core", "k8s", "manifests", "store"]),
+    ("cli", &["config", "core", "https", "k8s", "manifests", "store"]),
     ("clock", &["core"]),
     ("config", &["core"]),
     ("core", &[]),
@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("file_watch", &[]),
     ("fuzz", &["http", "manifests", "smtp", "store"]),
     ("http", &["clock", "core", "file_watch", "metrics", "queue", "registry", "tracer"]),
+    ("https", &[]),
     ("k8s", &["clock", "core", "file_watch", "registry"]),
     ("main", &["app", "cli", "config", "telemetry"]),
     ("manifests", &["clock", "core", "file_watch", "k8s", "registry"]),
@@ -24,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("smtp", &["core", "delivery::transport", "registry::same_server"]),
     ("store", &["core", "migrations", "queue"]),
     ("telemetry", &["config"]),
-    ("tracer", &["core"]),
+    ("tracer", &["core", "https"]),
 ];
 
 /// The crates that only some components may name.
@@ -39,7 +40,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("opentelemetry_otlp", &["tracer"]),
     ("opentelemetry_sdk", &["tracer"]),
     ("sled", &["migrations", "store"]),
-    ("ureq", &["cli", "config", "tracer"]),
+    ("ureq", &["cli", "config", "https", "tracer"]),
 ];
 
 #[test]

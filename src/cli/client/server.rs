@@ -5,20 +5,19 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{HeaderValue, Response, StatusCode, header};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, RequestBuilder};
 
 use super::failure::{Failure, Problem};
 use super::screen;
 use crate::config::client::{Output, Reach};
 use crate::config::is_loopback;
+use crate::https::tls;
 
 /// See the module.
 pub(super) struct Server {
@@ -245,16 +244,6 @@ fn is_readable_on_its_way(url: &str) -> bool {
     let is_local =
         host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(is_loopback);
     uri.scheme_str() == Some("http") && !is_local
-}
-
-/// The one TLS stack of this program: rustls, ring, and the roots of this machine.
-fn tls() -> TlsConfig {
-    let found = rustls_native_certs::load_native_certs().certs;
-    let roots: Vec<_> = found.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-    TlsConfig::builder()
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build()
 }
 
 /// The token that was given; an empty one is none.
