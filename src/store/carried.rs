@@ -5,13 +5,12 @@
 //! may lie in an older segment, and go with it, and then nothing would tell any more. So what it
 //! carries in vain is noted, and forgotten once more behind it before the next segment is freed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::index::{Index, ended_at};
+use super::index::Index;
 use super::journal::Location;
 use super::rows::{
-    Applied, JobRow, NotificationRow, attempt_key, broken, insert, outlived, outlived_key, pair,
-    put, remove,
+    Applied, JobRow, Row, attempt_key, broken, ended_at, insert, outlived, outlived_key, remove,
 };
 use crate::migrations::latest::{self, Id, Record};
 
@@ -27,89 +26,123 @@ pub(super) struct Replay {
 impl Index {
     pub(super) fn carried(
         &self,
-        carried: &latest::Carried,
+        carried: latest::Carried,
         location: Location,
         replay: Option<&mut Replay>,
     ) -> Applied<Option<Id>> {
-        let latest::Carried { as_of, notification, key, jobs } = carried;
-        let id = &notification.id;
-        let known = self.notification(id)?;
-        self.note_outlived(carried, known.as_ref(), replay.as_deref())?;
-        let Some(replay) = replay else {
-            return self.carried_live(carried, known, location);
-        };
-        if let Some(row) = known {
-            if self.is_overtaken(carried, &row)? {
-                return Ok(None);
-            }
-            self.leave(&row)?;
-            self.drop_unlisted(&row, carried)?;
+        let id = carried.notification.id;
+        let known = self.row(&id)?;
+        self.note_outlived(&carried, known.as_deref(), replay.as_deref())?;
+        if let Some(row) = &known
+            && is_overtaken(&carried, row)
+        {
+            // The old place stays, and it is carried again.
+            return Ok((row.location.content_bytes == 0).then_some(id));
         }
-        for carried in jobs {
-            let job = &carried.job;
-            if replay.forgotten_jobs.contains(job) {
-                continue;
+        let row = known.map(|row| (*row).clone());
+        match (replay, row) {
+            (Some(replay), row) => self.carried_again(carried, location, row, replay),
+            (None, None) => Ok(Some(id)),
+            (None, Some(_)) => {
+                // At its first reading the row is as new as it can be, and only the place is another.
+                let place = |row: &mut Row| {
+                    row.location = location;
+                    Some(())
+                };
+                let (_, released) = self.change(&id, place)?;
+                Ok(if location.content_bytes == 0 { Some(id) } else { released })
             }
-            for attempt in &carried.attempts {
-                put(&self.attempts, &attempt_key(job, attempt.number), attempt)?;
-            }
-            if self.job(job)?.is_some_and(|row| row.sequence > *as_of) {
-                continue;
-            }
-            let newer = replay.orphans.remove(job).filter(|(at, _)| at > as_of);
-            let (changed, progress) = newer.unwrap_or((*as_of, carried.progress.clone()));
-            let recipient = notification.jobs.iter().find(|(listed, _)| listed == job);
-            let row = JobRow {
-                notification: notification.id,
-                recipient: recipient.map(|(_, to)| to.clone()).unwrap_or_default(),
-                accepted_at: notification.accepted_at,
-                trace: notification.trace.clone(),
-                sequence: changed,
-                progress,
-            };
-            if let Some(at) = ended_at(&row.progress) {
-                insert(&self.ended, &pair(at, job), &[])?;
-            }
-            put(&self.jobs, job, &row)?;
         }
-        let key = key.as_ref().filter(|_| !replay.forgotten_keys.contains(id));
-        self.remember(notification, key, location)?;
-        let released = self.release(id)?;
-        self.drop_if_empty(id)?;
-        Ok(released)
     }
 
-    /// A record that carries a notification forward, at its first reading: the rows are as new as
-    /// they can be, and only the place is another. Unless something changed since the record was
-    /// made: then it does not count, the old place stays, and it is carried again.
-    fn carried_live(
+    /// The same while the index is made again: the record may be all that is left of the notification,
+    /// and changes that came after it may have been read before it.
+    fn carried_again(
         &self,
-        carried: &latest::Carried,
-        known: Option<NotificationRow>,
-        location: Location,
+        carried: latest::Carried,
+        mut location: Location,
+        known: Option<Row>,
+        replay: &mut Replay,
     ) -> Applied<Option<Id>> {
-        let id = carried.notification.id;
-        let Some(row) = known else { return Ok(Some(id)) };
-        if self.is_overtaken(carried, &row)? {
-            return Ok(if row.location.content_bytes == 0 { Some(id) } else { None });
+        let latest::Carried { as_of, notification, key, jobs: carried_jobs } = carried;
+        let id = notification.id;
+        let mut known_jobs = BTreeMap::new();
+        if let Some(row) = known {
+            self.take_out(&row)?;
+            known_jobs.extend(row.jobs.into_iter().map(|job| (job.id, job)));
         }
-        self.leave(&row)?;
-        self.remember(&row.notification, row.key.as_ref(), location)?;
-        Ok(if location.content_bytes == 0 { Some(id) } else { self.release(&id)? })
+        let mut jobs = Vec::new();
+        for latest::CarriedJob { job, progress, attempts } in carried_jobs {
+            if replay.forgotten_jobs.contains(&job) {
+                continue;
+            }
+            let known = known_jobs.remove(&job);
+            let (last_known, known) = match known {
+                Some(known) => (known.last_attempt, Some((known.sequence, known.progress))),
+                None => (None, replay.orphans.remove(&job)),
+            };
+            let last_attempt =
+                self.keep_all_but_last(&job, attempts.into_iter().chain(last_known))?;
+            let newer = known.filter(|(sequence, _)| as_of < *sequence);
+            let (sequence, progress) = newer.unwrap_or((as_of, progress));
+            if let Some(at) = ended_at(&progress) {
+                self.ends(at, job)?;
+            }
+            jobs.push(JobRow { id: job, progress, sequence, last_attempt });
+        }
+        // What a newer record of a notification does not list any more was forgotten, and the record
+        // of that may have gone with its segment.
+        for job in known_jobs.into_values() {
+            if as_of < job.sequence {
+                jobs.push(job);
+            } else {
+                self.remove_traces(&job)?;
+            }
+        }
+        let key = key.filter(|_| !replay.forgotten_keys.contains(&id));
+        let mut row = Row { location, notification, key, jobs };
+        let is_released = 0 < location.content_bytes && !row.needs_content();
+        if is_released {
+            location.content_bytes = 0;
+            row.location = location;
+        }
+        if !row.is_empty() {
+            self.add(row)?;
+        }
+        Ok(is_released.then_some(id))
+    }
+
+    /// Puts the attempts of a job where they belong, beside those that are there; answers the last.
+    fn keep_all_but_last(
+        &self,
+        job: &Id,
+        attempts: impl Iterator<Item = latest::Attempt>,
+    ) -> Applied<Option<latest::Attempt>> {
+        let there = self.earlier_attempts(job)?;
+        let mut all: BTreeMap<u32, latest::Attempt> =
+            there.into_iter().chain(attempts).map(|attempt| (attempt.number, attempt)).collect();
+        let last = all.pop_last();
+        for attempt in all.values() {
+            self.keep_attempt(job, attempt)?;
+        }
+        if let Some((number, _)) = &last {
+            remove(&self.attempts, &attempt_key(job, *number))?;
+        }
+        Ok(last.map(|(_, attempt)| attempt))
     }
 
     /// Notes what the record carries although it was forgotten before.
     fn note_outlived(
         &self,
         carried: &latest::Carried,
-        known: Option<&NotificationRow>,
+        known: Option<&Row>,
         replay: Option<&Replay>,
     ) -> Applied<()> {
         let id = &carried.notification.id;
         for latest::CarriedJob { job, .. } in &carried.jobs {
             let is_forgotten = match replay {
                 Some(replay) => replay.forgotten_jobs.contains(job),
-                None => self.job(job)?.is_none(),
+                None => known.is_none_or(|row| row.job(job).is_none()),
             };
             if is_forgotten {
                 insert(&self.outlived, &outlived_key(&Record::JobForgotten(*job)), &[])?;
@@ -130,44 +163,22 @@ impl Index {
         let keys = self.outlived.iter().keys().take(limit);
         keys.map(|key| outlived(&key.map_err(broken)?)).collect()
     }
+}
 
-    /// Whether something of the notification changed after what the record holds of it. While its
-    /// old place exists, so do all later segments, and nothing is lost by staying there.
-    fn is_overtaken(&self, carried: &latest::Carried, row: &NotificationRow) -> Applied<bool> {
-        for job in &carried.jobs {
-            if self.job(&job.job)?.is_none_or(|row| row.sequence > carried.as_of) {
-                return Ok(true);
-            }
-        }
-        Ok(carried.key.is_some() && row.key.is_none())
-    }
-
-    /// Takes away what leads to the old place of a notification.
-    fn leave(&self, row: &NotificationRow) -> Applied<()> {
-        self.count(&row.location, -1);
-        remove(&self.segments, &pair(row.location.segment, &row.notification.id))
-    }
-
-    /// What a newer record of a notification does not list any more was forgotten, and the record
-    /// of that may have gone with its segment.
-    fn drop_unlisted(&self, row: &NotificationRow, carried: &latest::Carried) -> Applied<()> {
-        for (job, _) in &row.notification.jobs {
-            let is_listed = carried.jobs.iter().any(|listed| listed.job == *job);
-            let is_older = self.job(job)?.is_some_and(|row| row.sequence <= carried.as_of);
-            if is_older && !is_listed {
-                self.remove_job(job)?;
-            }
-        }
-        if carried.key.is_none() { self.remove_key(row) } else { Ok(()) }
-    }
+/// Whether something of the notification changed after what the record holds of it. While its old
+/// place exists, so do all later segments, and nothing is lost by staying there.
+fn is_overtaken(carried: &latest::Carried, row: &Row) -> bool {
+    let is_newer = |job: &JobRow| carried.as_of < job.sequence;
+    carried.jobs.iter().any(|carried| row.job(&carried.job).is_none_or(is_newer))
+        || carried.key.is_some() && row.key.is_none()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::migrations::latest::{Accepted, Carried, CarriedJob, Notification};
-    use crate::store::index::fresh;
     use crate::store::journal::Written;
+    use crate::store::rows::fresh;
 
     fn written(sequence: u64, record: Record) -> Written {
         let location = Location {
@@ -187,7 +198,7 @@ mod tests {
         let index = Index::open(folder.path()).expect("an index");
         let mut replay = Replay::default();
         for record in records {
-            index.apply(record, is_made_again.then_some(&mut replay)).expect("applied");
+            index.apply(record.clone(), is_made_again.then_some(&mut replay)).expect("applied");
         }
         (folder, index)
     }
@@ -223,19 +234,19 @@ mod tests {
         ];
         // Without the segment that forgets it, it would be back.
         let (_folder, index) = index_of(&records[2..], true);
-        assert!(index.job(&job).expect("a read").is_some());
+        assert!(index.row_of_job(&job).expect("a read").is_some());
 
         for is_made_again in [false, true] {
             let (_folder, index) = index_of(&records, is_made_again);
-            assert!(index.job(&job).expect("a read").is_none());
+            assert!(index.row_of_job(&job).expect("a read").is_none());
             let again = index.outlived(10).expect("a read");
             assert_eq!(again, [Record::JobForgotten(job)]);
             // What is written of it then settles the matter.
-            index.apply(&written(4, again[0].clone()), None).expect("applied");
+            index.apply(written(4, again[0].clone()), None).expect("applied");
             assert_eq!(index.outlived(10).expect("a read"), []);
         }
         let forgotten = written(4, Record::JobForgotten(job));
         let (_folder, index) = index_of(&[records[2].clone(), forgotten], true);
-        assert!(index.job(&job).expect("a read").is_none());
+        assert!(index.row_of_job(&job).expect("a read").is_none());
     }
 }

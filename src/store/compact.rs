@@ -13,10 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::Encoded;
-use super::journal::RESERVE_BYTES;
+use super::index::Index;
+use super::journal::{RESERVE_BYTES, Written};
 use super::notes::write_identity;
+use super::rows::JobRow;
+use super::scan::Scan;
 use super::segment::{segment_path, sync_folder};
 use super::shared::Shared;
+use crate::migrations::latest::Record;
 use crate::migrations::{self, latest};
 use crate::queue::store::StoreError;
 
@@ -68,26 +72,15 @@ fn candidate(shared: &Shared) -> Option<u64> {
 }
 
 fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
-    loop {
-        // The segment is not written any more, so what it holds is in the index from then on.
-        shared.progress.wait(shared.committed())?;
-        let index = shared.index().ok_or_else(|| StoreError::Stopped("no index".to_owned()))?;
-        let ids = index.in_segment(segment, BATCH)?;
-        if ids.is_empty() {
-            let outlived = index.outlived(BATCH)?;
-            if outlived.is_empty() {
-                break;
-            }
-            let encoded = |record: &latest::Record| Encoded::new(record, None);
-            let records = outlived.into_iter().map(|record| (record.clone(), encoded(&record)));
-            append(shared, records.collect(), false)?;
-            continue;
-        }
+    // The segment is not written any more, so what it holds is in the index from now on.
+    let mut ids = in_segment(shared, &*index_now(shared)?, segment)?;
+    while !ids.is_empty() {
         let as_of = shared.progress.applied();
         let mut records: Vec<(latest::Record, Encoded)> = Vec::new();
         let mut bytes = 0;
-        for id in ids {
-            if let Some(carried) = carry(shared, as_of, id.as_bytes())? {
+        let carried_count = ids.len().min(BATCH);
+        for id in &ids[..carried_count] {
+            if let Some(carried) = carry(shared, as_of, id, segment)? {
                 bytes += carried.1.frame_bytes();
                 records.push(carried);
             }
@@ -96,10 +89,21 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
             }
         }
         if records.is_empty() {
-            // They were forgotten since they were listed.
+            ids.drain(..carried_count);
             continue;
         }
+        // Those that were overtaken meanwhile are carried again.
         append(shared, records, !shared.is_short())?;
+        index_now(shared)?;
+    }
+    loop {
+        let outlived = index_now(shared)?.outlived(BATCH)?;
+        if outlived.is_empty() {
+            break;
+        }
+        let encoded = |record: &latest::Record| Encoded::new(record, None);
+        let records = outlived.into_iter().map(|record| (record.clone(), encoded(&record)));
+        append(shared, records.collect(), false)?;
     }
     let path = segment_path(&shared.journal, segment);
     let next = segment + 1;
@@ -109,6 +113,47 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
         .map_err(|error| StoreError::Busy(format!("cannot remove {}: {error}", path.display())))?;
     shared.forget_segment(segment);
     Ok(())
+}
+
+/// The index with all that was committed so far. It may be gone, when it is being made again.
+fn index_now(shared: &Shared) -> Result<Arc<Index>, StoreError> {
+    shared.progress.wait(shared.committed())?;
+    shared.index().ok_or_else(|| StoreError::Stopped("no index".to_owned()))
+}
+
+/// The notifications whose record is in a segment, as the segment itself tells; where some of it
+/// cannot be read, all that the index has are looked at.
+fn in_segment(shared: &Shared, index: &Index, segment: u64) -> Result<Vec<latest::Id>, StoreError> {
+    let path = segment_path(&shared.journal, segment);
+    let mut ids = Vec::new();
+    let mut visit = |written: Written| {
+        match written.record {
+            Record::Accepted(accepted) => ids.push(accepted.notification.id),
+            Record::Carried(carried) => ids.push(carried.notification.id),
+            Record::Updated(_) | Record::JobForgotten(_) | Record::KeyForgotten(_) => {}
+        }
+        Ok(())
+    };
+    let is_whole = segment > shared.damaged_through
+        && fs::read(&path).is_ok_and(|bytes| {
+            let (path, bytes) = (&path, &bytes[..]);
+            let (sequence, knows_sequence, synced) = (0, false, u64::MAX);
+            let mut damage = Vec::new();
+            let mut scan = Scan { path, segment, bytes, sequence, knows_sequence, synced };
+            let scanned = scan.run(None, &mut damage, &mut visit);
+            damage.is_empty() && scanned.is_ok_and(|end| end == bytes.len() as u64)
+        });
+    if !is_whole {
+        ids.clear();
+        for row in index.newest_first(None) {
+            ids.push(*row?.id());
+        }
+    }
+    let is_here = |id: &latest::Id| {
+        let row = index.row(id)?;
+        Ok(row.is_some_and(|row| row.location.segment == segment).then_some(*id))
+    };
+    ids.iter().map(is_here).filter_map(Result::transpose).collect()
 }
 
 /// Returns when the records are on stable storage.
@@ -121,22 +166,23 @@ fn append(
     answer.unwrap_or_else(|_| Err(StoreError::Stopped("the journal has ended".to_owned())))
 }
 
-/// One notification as it stands, with its content while a job needs it.
+/// One notification as it stands, with its content while a job needs it; `None` when it is not in
+/// this segment any more.
 fn carry(
     shared: &Shared,
     as_of: u64,
     id: &latest::Id,
+    segment: u64,
 ) -> Result<Option<(latest::Record, Encoded)>, StoreError> {
     let Some(index) = shared.index() else { return Ok(None) };
-    let Some(row) = index.notification(id)? else { return Ok(None) };
-    let mut jobs = Vec::new();
-    for (job, _) in &row.notification.jobs {
-        if let Some(found) = index.job(job)? {
-            let attempts = index.attempts(job)?;
-            jobs.push(latest::CarriedJob { job: *job, progress: found.progress, attempts });
-        }
-    }
-    let needed = index.needs_content(&row)?.then(|| shared.read_content(&row.location));
+    let row = index.row(id)?.filter(|row| row.location.segment == segment);
+    let Some(row) = row else { return Ok(None) };
+    let carried = |job: &JobRow| {
+        let attempts = index.attempts(job)?;
+        Ok(latest::CarriedJob { job: job.id, progress: job.progress.clone(), attempts })
+    };
+    let jobs = row.jobs.iter().map(carried).collect::<Result<_, StoreError>>()?;
+    let needed = row.needs_content().then(|| shared.read_content(&row.location));
     let content = match needed.transpose() {
         Ok(read) => match read.flatten().map(|(schema, bytes)| migrations::content(schema, &bytes))
         {
@@ -154,8 +200,8 @@ fn carry(
     };
     let record = latest::Record::Carried(latest::Carried {
         as_of,
-        notification: row.notification,
-        key: row.key,
+        notification: row.notification.clone(),
+        key: row.key.clone(),
         jobs,
     });
     let encoded = Encoded::new(&record, content.as_ref());

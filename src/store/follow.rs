@@ -6,7 +6,6 @@
 //! would take the room that the new index needs, have to wait.
 
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::index::Index;
 use super::journal::Written;
-use super::make::{Making, discard};
+use super::make::{Making, discard, guarded};
 use super::scan::Scan;
 use super::segment::segment_path;
 use super::shared::Shared;
@@ -22,6 +21,8 @@ use super::shared::Shared;
 /// Before the first try to make the index again; doubles with each.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// After so long without a change the index writes out what it has in memory.
+const REST: Duration = Duration::from_secs(1);
 
 /// Applies batches to the index until the journal's thread ends.
 pub(super) fn run(shared: &Shared, batches: &Receiver<Vec<Written>>) {
@@ -32,8 +33,16 @@ pub(super) fn run(shared: &Shared, batches: &Receiver<Vec<Written>>) {
         }
         tracing::info!("the index is whole again");
     }
-    while let Ok(batch) = batches.recv() {
-        if let Err(why) = apply(shared, &batch) {
+    let mut is_written_out = true;
+    loop {
+        // What is in memory goes to sled when nothing more comes for a while.
+        let batch = match batches.recv_timeout(if is_written_out { Duration::MAX } else { REST }) {
+            Ok(batch) => Some(batch),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        is_written_out = batch.is_none();
+        if let Err(why) = batch.map_or_else(|| write_out(shared), |batch| apply(shared, batch)) {
             tracing::error!(error = %why, "the index failed; it is made again from the journal");
             shared.progress.fail(&why);
             if !make_again(shared, batches) {
@@ -44,18 +53,20 @@ pub(super) fn run(shared: &Shared, batches: &Receiver<Vec<Written>>) {
     }
 }
 
-fn apply(shared: &Shared, batch: &[Written]) -> Result<(), String> {
+fn apply(shared: &Shared, batch: Vec<Written>) -> Result<(), String> {
     let Some(index) = shared.index() else { return Err("there is no index".to_owned()) };
     let applied = shared.progress.applied();
-    let new = batch.iter().filter(|written| applied < written.sequence);
+    let last = batch.last().map_or(0, |written| written.sequence);
+    let new = batch.into_iter().filter(|written| applied < written.sequence);
     let apply = || new.map(|written| index.apply(written, None)).collect::<Result<Vec<_>, _>>();
-    match catch_unwind(AssertUnwindSafe(apply)) {
-        Ok(Ok(released)) => shared.release(released.into_iter().flatten()),
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("it panicked".to_owned()),
-    }
-    shared.progress.advance(batch.last().map_or(0, |written| written.sequence));
+    let released = guarded(apply)?;
+    shared.release(released.into_iter().flatten());
+    shared.progress.advance(last);
     Ok(())
+}
+
+fn write_out(shared: &Shared) -> Result<(), String> {
+    shared.index().map_or(Ok(()), |index| guarded(|| index.write_out()))
 }
 
 /// Tries until it works; `false` when the journal's thread has ended before.
@@ -89,7 +100,7 @@ fn make_again(shared: &Shared, batches: &Receiver<Vec<Written>>) -> bool {
         match replay(shared, &folder) {
             Ok((index, sequence)) => {
                 let needless = |id: &_| {
-                    let row = index.notification(id);
+                    let row = index.row(id);
                     row.is_ok_and(|row| row.is_some_and(|row| row.location.content_bytes == 0))
                 };
                 shared.release(shared.known_contents().into_iter().filter(needless));
@@ -126,7 +137,7 @@ fn replay(shared: &Shared, folder: &Path) -> Result<(Index, u64), String> {
         // Damage was told when the store was opened; the end may be in the middle of a write.
         let scanned = scan.run(None, &mut Vec::new(), &mut |written| {
             if written.sequence <= until {
-                making.apply(&written);
+                making.apply(written);
             }
             Ok(())
         });

@@ -3,44 +3,52 @@
 //! It follows the journal, off the path of an answer, and holds nothing that the journal does not:
 //! whenever it is in doubt it is thrown away and made again by applying the journal from its
 //! beginning, with the same code that applies each new record.
+//!
+//! A job is found by its own id in the row of its notification. Ids are given in order, a
+//! notification's before those of its jobs, so that is the row before. Where it is not (ids are what
+//! the queue makes of a clock), the job is noted as a stray.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sled::{Db, Tree};
-use uuid::Uuid;
 
+use super::ages::Ages;
 use super::carried::Replay;
+use super::codec::encode;
 use super::journal::{Location, Written};
 use super::rows::{
-    Applied, JobRow, NotificationRow, attempt_key, broken, get, ids, insert, outlived_key, pair,
-    put, read, remove,
+    Applied, JobRow, Row, attempt_key, broken, ended_at, id, insert, outlived_key, read, remove,
 };
-use crate::migrations::latest::{self, Id, Record, State};
+use super::table::{NewestFirst, Table};
+use crate::migrations::latest::{self, Id, Record};
 
 /// A change of the rows is a new number: an index of another one is made again.
-pub(super) const INDEX_VERSION: u32 = 3;
+pub(super) const INDEX_VERSION: u32 = 4;
+
+/// So many rows are written out at once when there is no room for them in memory: what comes meanwhile
+/// has to wait.
+const ROWS_AT_ONCE: usize = 256;
 
 /// The trees and the tally of what is alive in each segment.
 pub(super) struct Index {
     db: Db,
-    /// Notification id to its row.
-    pub(super) notifications: Tree,
-    /// Job id to its row.
-    pub(super) jobs: Tree,
-    /// Job id and attempt number, big endian, to the attempt.
+    rows: Table,
+    /// Job id and attempt number, big endian, to the attempt: all but the last of each job.
     pub(super) attempts: Tree,
     /// Idempotency key to notification id.
-    pub(super) keys: Tree,
-    /// Acceptance time, big endian, and notification id, of those with a key.
-    pub(super) key_ages: Tree,
-    /// End time, big endian, and job id.
-    pub(super) ended: Tree,
-    /// Segment, big endian, and notification id, of those whose record lies there.
-    pub(super) segments: Tree,
+    keys: Tree,
+    /// Notifications with a key by the time of acceptance.
+    key_ages: Ages,
+    /// Jobs by the time of their end.
+    ended: Ages,
+    /// Job id to notification id, of those that are not found by order.
+    strays: Tree,
     /// What was forgotten before a record that still carries it: jobs and keys, by `outlived_key`.
     pub(super) outlived: Tree,
+    /// No id of a row or of a job that is no stray is greater.
+    id_max: Mutex<Id>,
     live_bytes: Mutex<BTreeMap<u64, u64>>,
 }
 
@@ -55,14 +63,14 @@ impl Index {
         let db = config.open().map_err(broken)?;
         let tree = |name: &str| db.open_tree(name).map_err(broken);
         let index = Self {
-            notifications: tree("notifications")?,
-            jobs: tree("jobs")?,
+            rows: Table::new(tree("rows")?),
             attempts: tree("attempts")?,
             keys: tree("keys")?,
-            key_ages: tree("key_ages")?,
-            ended: tree("ended")?,
-            segments: tree("segments")?,
+            key_ages: Ages::new(tree("key_ages")?),
+            ended: Ages::new(tree("ended")?),
+            strays: tree("strays")?,
             outlived: tree("outlived")?,
+            id_max: Mutex::default(),
             live_bytes: Mutex::default(),
             db,
         };
@@ -72,114 +80,134 @@ impl Index {
     /// Goes through all notifications once: counts what is alive in each segment, and answers
     /// where the contents lie that are needed still.
     pub(super) fn tally(&self) -> Applied<HashMap<Id, Location>> {
-        self.lock_live().clear();
+        self.write_out()?;
+        lock(&self.live_bytes).clear();
         let mut contents = HashMap::new();
-        for row in self.notifications.iter().values() {
-            let row: NotificationRow = read(&row.map_err(broken)?)?;
-            self.count(&row.location, 1);
-            if row.location.content_bytes > 0 {
-                contents.insert(row.notification.id, row.location);
+        self.rows.heads(|head| {
+            self.count(&head.location, 1);
+            if head.location.content_bytes > 0 {
+                contents.insert(head.id, head.location);
             }
+        })?;
+        if let Some(last) = self.rows.newest_first(None).next().transpose()? {
+            self.see_ids(&last.notification);
         }
         Ok(contents)
     }
 
     /// Writes everything out. Nothing may be applied after it.
     pub(super) fn close(self) -> Applied<()> {
+        self.write_out()?;
         self.db.flush().map(drop).map_err(broken)
+    }
+
+    /// Moves what is in memory to sled. There is no need to, but for the memory.
+    pub(super) fn write_out(&self) -> Applied<()> {
+        self.rows.write_out(None)?;
+        self.ended.write_out()?;
+        self.key_ages.write_out()
     }
 
     /// How many bytes of each segment are needed still.
     pub(super) fn live_bytes(&self) -> BTreeMap<u64, u64> {
-        self.lock_live().clone()
+        lock(&self.live_bytes).clone()
     }
 
     /// Applies one record. `replay` is there while the index is made again. Answers the
     /// notification whose content is not needed any more.
     pub(super) fn apply(
         &self,
-        written: &Written,
+        written: Written,
         replay: Option<&mut Replay>,
     ) -> Applied<Option<Id>> {
         let Written { sequence, record, location } = written;
-        match record {
+        let released = match record {
             Record::Accepted(accepted) => {
-                self.accepted(accepted, *sequence, *location).map(|()| None)
+                self.add(Row::new(accepted, sequence, location)).map(|()| None)
             }
-            Record::Updated(updated) => self.updated(updated, *sequence, replay),
-            Record::JobForgotten(id) => self.job_forgotten(*id, replay),
-            Record::KeyForgotten(id) => self.key_forgotten(*id, replay),
-            Record::Carried(carried) => self.carried(carried, *location, replay),
+            Record::Updated(updated) => self.updated(updated, sequence, replay),
+            Record::JobForgotten(id) => self.job_forgotten(id, replay),
+            Record::KeyForgotten(id) => self.key_forgotten(id, replay),
+            Record::Carried(carried) => self.carried(carried, location, replay),
+        }?;
+        while self.rows.is_full() {
+            self.rows.write_out(Some(ROWS_AT_ONCE))?;
         }
+        Ok(released)
     }
 
-    fn accepted(
-        &self,
-        accepted: &latest::Accepted,
-        sequence: u64,
-        location: Location,
-    ) -> Applied<()> {
-        let latest::Accepted { notification, deadline, key } = accepted;
-        for (id, recipient) in &notification.jobs {
-            let row = JobRow {
-                notification: notification.id,
-                recipient: recipient.clone(),
-                accepted_at: notification.accepted_at,
-                trace: notification.trace.clone(),
-                progress: fresh(notification, *deadline),
-                sequence,
-            };
-            put(&self.jobs, id, &row)?;
-        }
-        self.remember(notification, key.as_ref(), location)
-    }
-
-    /// Puts the row of a notification and everything that leads to it.
-    pub(super) fn remember(
-        &self,
-        notification: &latest::Notification,
-        key: Option<&latest::Key>,
-        location: Location,
-    ) -> Applied<()> {
-        let id = &notification.id;
-        if let Some(key) = key {
+    /// Puts a row that was not there, and everything that leads to it.
+    pub(super) fn add(&self, row: Row) -> Applied<()> {
+        let latest::Notification { id, accepted_at, .. } = &row.notification;
+        if let Some(key) = &row.key {
             insert(&self.keys, key.key.as_bytes(), id)?;
-            insert(&self.key_ages, &pair(notification.accepted_at, id), &[])?;
+            self.key_ages.push(*accepted_at, *id)?;
         }
-        let row =
-            NotificationRow { notification: notification.clone(), key: key.cloned(), location };
-        insert(&self.segments, &pair(location.segment, id), &[])?;
-        put(&self.notifications, id, &row)?;
-        self.count(&location, 1);
+        self.note_strays(&row.notification)?;
+        self.count(&row.location, 1);
+        self.rows.put(row);
         Ok(())
+    }
+
+    /// Notes the jobs that are not found by order once this notification is there.
+    fn note_strays(&self, new: &latest::Notification) -> Applied<()> {
+        let jobs = || new.jobs.iter().map(|(job, _)| job);
+        let in_order = *lock(&self.id_max) < new.id && jobs().all(|job| new.id < *job);
+        if !in_order {
+            let next = self.rows.next_id(&new.id)?;
+            let stays = |job: &Id| new.id < *job && next.is_none_or(|next| *job < next);
+            for job in jobs().filter(|job| !stays(job)) {
+                insert(&self.strays, job, &new.id)?;
+            }
+            let before = self.rows.at_or_before(&new.id)?.filter(|row| *row.id() != new.id);
+            if let Some(row) = before {
+                for job in row.jobs.iter().filter(|job| new.id < job.id) {
+                    insert(&self.strays, &job.id, row.id())?;
+                }
+            }
+        }
+        self.see_ids(new);
+        Ok(())
+    }
+
+    fn see_ids(&self, notification: &latest::Notification) {
+        let mut max = lock(&self.id_max);
+        let ids = notification.jobs.iter().map(|(job, _)| *job);
+        *max = ids.chain([notification.id]).fold(*max, Id::max);
     }
 
     fn updated(
         &self,
-        updated: &latest::Updated,
+        updated: latest::Updated,
         sequence: u64,
         replay: Option<&mut Replay>,
     ) -> Applied<Option<Id>> {
         let latest::Updated { job: id, progress, attempt } = updated;
-        if let Some(attempt) = attempt {
-            put(&self.attempts, &attempt_key(id, attempt.number), attempt)?;
-        }
-        let Some(mut row) = self.job(id)? else {
+        let Some(row) = self.row_of_job(&id)? else {
+            if let Some(attempt) = attempt {
+                self.keep_attempt(&id, &attempt)?;
+            }
             if let Some(replay) = replay {
-                replay.orphans.insert(*id, (sequence, progress.clone()));
+                replay.orphans.insert(id, (sequence, progress));
             }
             return Ok(None);
         };
-        row.progress = progress.clone();
-        row.sequence = sequence;
-        put(&self.jobs, id, &row)?;
-        match ended_at(progress) {
-            Some(at) => {
-                insert(&self.ended, &pair(at, id), &[])?;
-                self.release(&row.notification)
-            }
-            None => Ok(None),
+        if let Some(at) = ended_at(&progress) {
+            self.ends(at, id)?;
         }
+        let notification = *row.id();
+        // Let go of it first, so that it is changed in place.
+        drop(row);
+        let change = |row: &mut Row| {
+            let job = row.job_mut(&id)?;
+            (job.progress, job.sequence) = (progress, sequence);
+            attempt.and_then(|attempt| job.last_attempt.replace(attempt))
+        };
+        let (earlier, released) = self.change(&notification, change)?;
+        if let Some(earlier) = earlier {
+            self.keep_attempt(&id, &earlier)?;
+        }
+        Ok(released)
     }
 
     fn job_forgotten(&self, id: Id, replay: Option<&mut Replay>) -> Applied<Option<Id>> {
@@ -188,21 +216,82 @@ impl Index {
             replay.orphans.remove(&id);
             replay.forgotten_jobs.insert(id);
         }
-        let Some(row) = self.remove_job(&id)? else { return Ok(None) };
-        let released = self.release(&row.notification)?;
-        self.drop_if_empty(&row.notification)?;
+        let Some(row) = self.row_of_job(&id)? else {
+            self.remove_attempts(&id)?;
+            return Ok(None);
+        };
+        let notification = *row.id();
+        drop(row);
+        let take = |row: &mut Row| {
+            let place = row.jobs.iter().position(|job| job.id == id)?;
+            Some(row.jobs.remove(place))
+        };
+        let (job, released) = self.change(&notification, take)?;
+        if let Some(job) = job {
+            self.remove_traces(&job)?;
+        }
         Ok(released)
     }
 
-    /// Takes out a job and all that leads to it, and its attempts even when it is not known.
-    pub(super) fn remove_job(&self, id: &Id) -> Applied<Option<JobRow>> {
-        self.remove_attempts(id)?;
-        let Some(row) = self.job(id)? else { return Ok(None) };
-        if let Some(at) = ended_at(&row.progress) {
-            remove(&self.ended, &pair(at, id))?;
+    fn key_forgotten(&self, id: Id, replay: Option<&mut Replay>) -> Applied<Option<Id>> {
+        remove(&self.outlived, &outlived_key(&Record::KeyForgotten(id)))?;
+        if let Some(replay) = replay {
+            replay.forgotten_keys.insert(id);
         }
-        remove(&self.jobs, id)?;
-        Ok(Some(row))
+        let (key, released) = self.change(&id, |row| row.key.take())?;
+        if let Some(key) = key {
+            remove(&self.keys, key.key.as_bytes())?;
+        }
+        Ok(released)
+    }
+
+    /// Changes a row, if it is there, lets go of its content when no job needs that any more, and takes
+    /// it out when nothing of it is left. Answers also the notification whose content was let go.
+    pub(super) fn change<T>(
+        &self,
+        id: &Id,
+        change: impl FnOnce(&mut Row) -> Option<T>,
+    ) -> Applied<(Option<T>, Option<Id>)> {
+        let changed = self.rows.change(id, |row| {
+            let before = row.location;
+            let answer = change(row);
+            let is_released = 0 < row.location.content_bytes && !row.needs_content();
+            if is_released {
+                row.location.content_bytes = 0;
+            }
+            (answer, before, row.location, is_released.then_some(*id), row.is_empty())
+        })?;
+        let Some((answer, before, after, released, is_empty)) = changed else {
+            return Ok((None, None));
+        };
+        if is_empty {
+            self.count(&before, -1);
+            self.rows.remove(id);
+        } else if before != after {
+            self.count(&before, -1);
+            self.count(&after, 1);
+        }
+        Ok((answer, released))
+    }
+
+    /// Takes a row out, but for its attempts.
+    pub(super) fn take_out(&self, row: &Row) -> Applied<()> {
+        self.count(&row.location, -1);
+        self.rows.remove(row.id());
+        row.key.as_ref().map_or(Ok(()), |key| remove(&self.keys, key.key.as_bytes()))
+    }
+
+    /// Takes out what leads to a job and what lies beside its row.
+    pub(super) fn remove_traces(&self, job: &JobRow) -> Applied<()> {
+        remove(&self.strays, &job.id)?;
+        match &job.last_attempt {
+            Some(last) if 1 < last.number => self.remove_attempts(&job.id),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn keep_attempt(&self, job: &Id, attempt: &latest::Attempt) -> Applied<()> {
+        insert(&self.attempts, &attempt_key(job, attempt.number), &encode(attempt))
     }
 
     fn remove_attempts(&self, id: &Id) -> Applied<()> {
@@ -212,11 +301,9 @@ impl Index {
         Ok(())
     }
 
-    /// Takes out what leads from an idempotency key to its notification.
-    pub(super) fn remove_key(&self, row: &NotificationRow) -> Applied<()> {
-        let Some(key) = &row.key else { return Ok(()) };
-        remove(&self.keys, key.key.as_bytes())?;
-        remove(&self.key_ages, &pair(row.notification.accepted_at, &row.notification.id))
+    /// A job ended.
+    pub(super) fn ends(&self, at: u64, job: Id) -> Applied<()> {
+        self.ended.push(at, job)
     }
 
     /// Ends a replay: what is left without a notification belongs to a damaged one.
@@ -224,125 +311,68 @@ impl Index {
         replay.orphans.keys().try_for_each(|id| self.remove_attempts(id))
     }
 
-    fn key_forgotten(&self, id: Id, replay: Option<&mut Replay>) -> Applied<Option<Id>> {
-        remove(&self.outlived, &outlived_key(&Record::KeyForgotten(id)))?;
-        if let Some(replay) = replay {
-            replay.forgotten_keys.insert(id);
-        }
-        let Some(mut row) = self.notification(&id)? else { return Ok(None) };
-        if row.key.is_some() {
-            self.remove_key(&row)?;
-            row.key = None;
-            put(&self.notifications, &id, &row)?;
-        }
-        self.drop_if_empty(&id)?;
-        Ok(None)
+    pub(super) fn row(&self, id: &Id) -> Applied<Option<Arc<Row>>> {
+        self.rows.get(id)
     }
 
-    /// Lets go of a content that no job needs any more.
-    pub(super) fn release(&self, id: &Id) -> Applied<Option<Id>> {
-        let Some(mut row) = self.notification(id)? else { return Ok(None) };
-        if row.location.content_bytes == 0 || self.needs_content(&row)? {
-            return Ok(None);
+    /// The notification that a job belongs to which is remembered.
+    pub(super) fn row_of_job(&self, job: &Id) -> Applied<Option<Arc<Row>>> {
+        let is_its = |row: &Arc<Row>| row.job(job).is_some();
+        if let Some(row) = self.rows.recent_at_or_before(job).filter(is_its) {
+            return Ok(Some(row));
         }
-        self.count(&row.location, -1);
-        row.location.content_bytes = 0;
-        self.count(&row.location, 1);
-        put(&self.notifications, id, &row)?;
-        Ok(Some(*id))
-    }
-
-    /// Whether any job of it is queued or dead.
-    pub(super) fn needs_content(&self, row: &NotificationRow) -> Applied<bool> {
-        for (job, _) in &row.notification.jobs {
-            if self.job(job)?.is_some_and(|row| ended_at(&row.progress).is_none()) {
-                return Ok(true);
-            }
+        if let Some(row) = self.rows.at_or_before(job)?.filter(is_its) {
+            return Ok(Some(row));
         }
-        Ok(false)
+        let Some(stray) = self.strays.get(job).map_err(broken)? else { return Ok(None) };
+        Ok(self.rows.get(&id(&stray)?)?.filter(is_its))
     }
 
-    /// Forgets a notification of which nothing else is remembered.
-    pub(super) fn drop_if_empty(&self, id: &Id) -> Applied<()> {
-        let Some(row) = self.notification(id)? else { return Ok(()) };
-        if row.key.is_some() {
-            return Ok(());
+    /// All notifications before this one, newest first.
+    pub(super) fn newest_first(&self, before: Option<&Id>) -> NewestFirst {
+        self.rows.newest_first(before)
+    }
+
+    /// The attempts of a job, oldest first.
+    pub(super) fn attempts(&self, job: &JobRow) -> Applied<Vec<latest::Attempt>> {
+        let Some(last) = &job.last_attempt else { return Ok(Vec::new()) };
+        let mut attempts = Vec::new();
+        if 1 < last.number {
+            attempts = self.earlier_attempts(&job.id)?;
         }
-        for (job, _) in &row.notification.jobs {
-            if self.jobs.contains_key(job).map_err(broken)? {
-                return Ok(());
-            }
-        }
-        remove(&self.segments, &pair(row.location.segment, id))?;
-        remove(&self.notifications, id)?;
-        self.count(&row.location, -1);
-        Ok(())
+        attempts.push(last.clone());
+        Ok(attempts)
     }
 
-    pub(super) fn notification(&self, id: &Id) -> Applied<Option<NotificationRow>> {
-        get(&self.notifications, id)
-    }
-
-    pub(super) fn job(&self, id: &Id) -> Applied<Option<JobRow>> {
-        get(&self.jobs, id)
-    }
-
-    pub(super) fn attempts(&self, id: &Id) -> Applied<Vec<latest::Attempt>> {
-        let values = self.attempts.scan_prefix(id).values();
+    pub(super) fn earlier_attempts(&self, job: &Id) -> Applied<Vec<latest::Attempt>> {
+        let values = self.attempts.scan_prefix(job).values();
         values.map(|value| read(&value.map_err(broken)?)).collect()
     }
 
-    pub(super) fn under_key(&self, key: &str) -> Applied<Option<NotificationRow>> {
-        match self.keys.get(key).map_err(broken)? {
-            Some(id) => get(&self.notifications, &id),
-            None => Ok(None),
-        }
+    pub(super) fn under_key(&self, key: &str) -> Applied<Option<Arc<Row>>> {
+        let Some(found) = self.keys.get(key).map_err(broken)? else { return Ok(None) };
+        self.rows.get(&id(&found)?)
     }
 
-    /// Ids in `ended` before a time.
-    pub(super) fn ended_before(&self, time: u64, limit: usize) -> Applied<Vec<Uuid>> {
-        ids(&self.ended, &[], &time.to_be_bytes(), limit)
+    /// Jobs that ended before a time.
+    pub(super) fn ended_before(&self, time: u64, limit: usize) -> Applied<Vec<Id>> {
+        self.ended.before(time, limit, |job| Ok(self.row_of_job(job)?.is_some()))
     }
 
-    /// Ids in `key_ages` before a time.
-    pub(super) fn keys_before(&self, time: u64, limit: usize) -> Applied<Vec<Uuid>> {
-        ids(&self.key_ages, &[], &time.to_be_bytes(), limit)
-    }
-
-    /// Notifications whose record lies in a segment.
-    pub(super) fn in_segment(&self, segment: u64, limit: usize) -> Applied<Vec<Uuid>> {
-        ids(&self.segments, &segment.to_be_bytes(), &(segment + 1).to_be_bytes(), limit)
+    /// Notifications with a key that were accepted before a time.
+    pub(super) fn keys_before(&self, time: u64, limit: usize) -> Applied<Vec<Id>> {
+        self.key_ages
+            .before(time, limit, |id| Ok(self.rows.get(id)?.is_some_and(|row| row.key.is_some())))
     }
 
     pub(super) fn count(&self, location: &Location, sign: i64) {
         let bytes = location.record_bytes + location.content_bytes;
-        let mut live = self.lock_live();
+        let mut live = lock(&self.live_bytes);
         let entry = live.entry(location.segment).or_default();
         *entry = if sign < 0 { entry.saturating_sub(bytes) } else { *entry + bytes };
     }
-
-    fn lock_live(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, u64>> {
-        self.live_bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
 }
 
-/// A job as it is accepted.
-pub(super) fn fresh(notification: &latest::Notification, deadline: u64) -> latest::Progress {
-    latest::Progress {
-        state: State::Queued { due: notification.accepted_at },
-        chain: notification.chain.clone(),
-        position: 0,
-        attempts_here: 0,
-        attempts_all: 0,
-        redrives: 0,
-        deadline,
-    }
-}
-
-/// When a job was delivered or cancelled.
-pub(super) fn ended_at(progress: &latest::Progress) -> Option<u64> {
-    match progress.state {
-        State::Delivered { at } | State::Cancelled { at } => Some(at),
-        State::Queued { .. } | State::Dead { .. } => None,
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

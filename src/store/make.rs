@@ -46,7 +46,7 @@ impl<'a> Making<'a> {
     }
 
     /// Applies a record; nothing any more once something failed.
-    pub(super) fn apply(&mut self, written: &Written) {
+    pub(super) fn apply(&mut self, written: Written) {
         let Ok(index) = &self.index else { return };
         self.records_count += 1;
         let looks = self.records_count.is_multiple_of(RECORDS_BETWEEN_LOOKS);
@@ -145,7 +145,7 @@ fn throw_away(folder: &Path) -> io::Result<()> {
 }
 
 /// sled may panic, on damaged files and on a disk that fails.
-fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, String> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(_) => Err("it panicked".to_owned()),

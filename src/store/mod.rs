@@ -21,6 +21,7 @@
 //! room for one, and on a disk that fails under it. Until the index is made again, new mail is
 //! refused, and nothing can be looked up.
 
+mod ages;
 mod backup;
 mod carried;
 mod codec;
@@ -43,6 +44,7 @@ mod seen;
 mod segment;
 mod shared;
 mod stats;
+mod table;
 mod verify;
 
 use std::fs::{self, File, TryLockError};
@@ -275,10 +277,10 @@ fn open_index(
     let mut seen = (!making.is_possible()).then(Seen::default);
     let purpose = if found.is_some() { Purpose::Look } else { Purpose::Open };
     let read = read_journal(folder, purpose, note.as_ref(), |written| {
-        making.apply(&written);
         if let Some(seen) = &mut seen {
-            seen.take(written);
+            seen.take(written.clone());
         }
+        making.apply(written);
         Ok(())
     })?;
     let found = found.unwrap_or(read);

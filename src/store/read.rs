@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::DiskStore;
 use super::codec::Encoded;
-use super::rows::{JobRow, broken, read};
+use super::rows::{Jobs, LiveJob, Row, ended_at};
 use crate::core::job::{Attempt, Job, JobId};
-use crate::core::notification::{Address, Content, Notification, NotificationId};
+use crate::core::notification::{Content, Notification, NotificationId};
 use crate::core::time::Time;
 use crate::migrations::{self, latest};
 use crate::queue::store::{Change, Page, Store, StoreError};
@@ -29,21 +29,20 @@ impl Store for DiskStore {
     }
 
     fn live(&self) -> Result<Vec<Job>, StoreError> {
-        let mut jobs = Vec::new();
-        let mut take = |id: &[u8], row| match job(id, row) {
-            Ok(job) if job.progress.has_ended() => {}
+        let (mut jobs, mut known) = (Vec::new(), Jobs::default());
+        let mut take = |live: LiveJob| match known.job(live) {
             Ok(job) => jobs.push(job),
             // It stays on disk, and the others go out.
             Err(error) => tracing::error!(%error, "a job is left alone"),
         };
-        if let Some(rows) = self.shared.alive_at_open() {
-            rows.into_iter().for_each(|(id, row)| take(&id, row));
+        if let Some(live) = self.shared.alive_at_open() {
+            live.into_iter().for_each(take);
             return Ok(jobs);
         }
-        let index = self.shared.index_now()?;
-        for row in index.jobs.iter() {
-            let (id, row) = row.map_err(broken)?;
-            take(&id, read(&row)?);
+        for row in self.shared.index_now()?.newest_first(None) {
+            let row = row?;
+            let live = row.jobs.iter().filter(|job| ended_at(&job.progress).is_none());
+            live.for_each(|job| take(row.live(job)));
         }
         Ok(jobs)
     }
@@ -72,17 +71,19 @@ impl Store for DiskStore {
     }
 
     fn notification(&self, id: NotificationId) -> Result<Option<Notification>, StoreError> {
-        let row = self.shared.index_now()?.notification(id.0.as_bytes())?;
-        row.map(|row| row.notification.try_into().map_err(StoreError::Unreadable)).transpose()
+        let row = self.shared.index_now()?.row(id.0.as_bytes())?;
+        let read = |row: Arc<Row>| row.notification.clone().try_into();
+        row.map(read).transpose().map_err(StoreError::Unreadable)
     }
 
     fn job(&self, id: JobId) -> Result<Option<(Job, Vec<Attempt>)>, StoreError> {
         let index = self.shared.index_now()?;
-        let Some(row) = index.job(id.0.as_bytes())? else { return Ok(None) };
-        let attempts = index.attempts(id.0.as_bytes())?.into_iter();
+        let Some(row) = index.row_of_job(id.0.as_bytes())? else { return Ok(None) };
+        let Some(job) = row.job(id.0.as_bytes()) else { return Ok(None) };
+        let attempts = index.attempts(job)?.into_iter();
         let attempts: Result<Vec<_>, _> = attempts.map(Attempt::try_from).collect();
         let attempts = attempts.map_err(StoreError::Unreadable)?;
-        Ok(Some((job(id.0.as_bytes(), row)?, attempts)))
+        Ok(Some((Jobs::default().job(row.live(job))?, attempts)))
     }
 
     fn jobs(
@@ -92,22 +93,35 @@ impl Store for DiskStore {
         keep: &dyn Fn(&Job) -> bool,
     ) -> Result<Page<Job>, StoreError> {
         let index = self.shared.index_now()?;
-        let rows = match before {
-            Some(id) => index.jobs.range(..id.0.as_bytes().as_slice()),
-            None => index.jobs.iter(),
+        let before = before.map(|id| *id.0.as_bytes());
+        let first = match &before {
+            Some(job) => index.row_of_job(job)?,
+            None => None,
         };
+        let notification = first.as_ref().map(|row| *row.id());
+        // A job that is not known any more was before what comes behind its own id.
+        let rest = index.newest_first(notification.as_ref().or(before.as_ref()));
+        let mut known = Jobs::default();
         let mut page = Page { items: Vec::new(), next: None };
-        let mut last = None;
-        for (seen, row) in rows.rev().enumerate() {
-            if page.items.len() == limit || seen == SCAN_MAX {
-                page.next = last;
-                break;
+        let (mut last, mut seen_count) = (None, 0);
+        for row in first.map(Ok).into_iter().chain(rest) {
+            let row = row?;
+            let is_first = Some(*row.id()) == notification;
+            let mut jobs = row.jobs.iter().rev();
+            if is_first {
+                jobs.find(|job| Some(job.id) == before);
             }
-            let (id, row) = row.map_err(broken)?;
-            let job = job(&id, read(&row)?)?;
-            last = Some(job.id);
-            if keep(&job) {
-                page.items.push(job);
+            for job in jobs {
+                if page.items.len() == limit || seen_count == SCAN_MAX {
+                    page.next = last;
+                    return Ok(page);
+                }
+                seen_count += 1;
+                let job = known.job(row.live(job))?;
+                last = Some(job.id);
+                if keep(&job) {
+                    page.items.push(job);
+                }
             }
         }
         Ok(page)
@@ -116,19 +130,19 @@ impl Store for DiskStore {
     fn accepted_under(&self, key: &str) -> Result<Option<([u8; 32], NotificationId)>, StoreError> {
         let row = self.shared.index_now()?.under_key(key)?;
         Ok(row.and_then(|row| {
-            let id = NotificationId(Uuid::from_bytes(row.notification.id));
-            row.key.map(|key| (key.fingerprint, id))
+            let id = NotificationId(Uuid::from_bytes(*row.id()));
+            row.key.as_ref().map(|key| (key.fingerprint, id))
         }))
     }
 
     fn ended_before(&self, time: Time, limit: usize) -> Result<Vec<JobId>, StoreError> {
         let ids = self.shared.index_now()?.ended_before(time.0, limit)?;
-        Ok(ids.into_iter().map(JobId).collect())
+        Ok(ids.into_iter().map(|id| JobId(Uuid::from_bytes(id))).collect())
     }
 
     fn keys_before(&self, time: Time, limit: usize) -> Result<Vec<NotificationId>, StoreError> {
         let ids = self.shared.index_now()?.keys_before(time.0, limit)?;
-        Ok(ids.into_iter().map(NotificationId).collect())
+        Ok(ids.into_iter().map(|id| NotificationId(Uuid::from_bytes(id))).collect())
     }
 }
 
@@ -161,17 +175,4 @@ fn encode(change: &Change) -> (latest::Record, Encoded) {
     };
     let encoded = Encoded::new(&record, following.as_ref());
     (record, encoded)
-}
-
-fn job(id: &[u8], row: JobRow) -> Result<Job, StoreError> {
-    let unreadable = |why: String| StoreError::Unreadable(format!("a job: {why}"));
-    let id = Uuid::from_slice(id).map_err(|error| unreadable(error.to_string()))?;
-    Ok(Job {
-        id: JobId(id),
-        notification: NotificationId(Uuid::from_bytes(row.notification)),
-        recipient: Address::parse(&row.recipient).map_err(|rule| unreadable(rule.to_owned()))?,
-        accepted_at: Time(row.accepted_at),
-        trace: row.trace.map(TryInto::try_into).transpose().map_err(unreadable)?.map(Arc::new),
-        progress: row.progress.try_into().map_err(unreadable)?,
-    })
 }

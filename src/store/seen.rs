@@ -6,9 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::index::{ended_at, fresh};
 use super::journal::{Location, Written};
-use super::rows::JobRow;
+use super::rows::{LiveJob, ended_at, fresh};
 use crate::migrations::latest::{Id, Notification, Progress, Record, Trace};
 
 /// The journal as far as it was read.
@@ -156,25 +155,24 @@ impl Seen {
     }
 
     /// The jobs that are queued or dead, and where the contents lie that they need.
-    pub(super) fn alive(&self) -> (Vec<(Id, JobRow)>, HashMap<Id, Location>) {
-        let (mut rows, mut contents) = (Vec::new(), HashMap::new());
+    pub(super) fn alive(&self) -> (Vec<LiveJob>, HashMap<Id, Location>) {
+        let (mut live, mut contents) = (Vec::new(), HashMap::new());
         for remembered in self.remembered().filter(Remembered::needs_content) {
             let Remembered { id, accepted_at, trace, location, jobs, .. } = remembered;
             if location.content_bytes > 0 {
                 contents.insert(id, location);
             }
             for (job, recipient, stand) in jobs.into_iter().filter(|(_, _, job)| job.is_alive()) {
-                let row = JobRow {
+                live.push(LiveJob {
+                    id: job,
                     notification: id,
                     recipient: recipient.to_owned(),
                     accepted_at,
                     trace: trace.cloned(),
                     progress: stand.progress.clone(),
-                    sequence: stand.sequence,
-                };
-                rows.push((job, row));
+                });
             }
         }
-        (rows, contents)
+        (live, contents)
     }
 }

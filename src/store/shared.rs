@@ -20,7 +20,7 @@ use super::journal::{Append, Listener, Location, Written};
 use super::make::let_go;
 use super::progress::Progress;
 use super::reserve::Reserve;
-use super::rows::JobRow;
+use super::rows::LiveJob;
 use super::segment::segment_path;
 use crate::migrations::latest::{Id, Record};
 use crate::queue::store::StoreError;
@@ -51,7 +51,7 @@ pub(super) struct Shared {
     sizes: Mutex<BTreeMap<u64, u64>>,
     index: Mutex<Option<Arc<Index>>>,
     /// What was alive when the store was opened without an index, until it is asked for.
-    alive_at_open: Mutex<Option<Vec<(Id, JobRow)>>>,
+    alive_at_open: Mutex<Option<Vec<LiveJob>>>,
     opened_at: u64,
     committed: AtomicU64,
 }
@@ -63,7 +63,7 @@ pub(super) enum Basis {
     /// What the journal alone tells, because there is no index.
     Journal {
         /// The jobs that are queued or dead.
-        jobs: Vec<(Id, JobRow)>,
+        jobs: Vec<LiveJob>,
         /// Where the contents lie that they need.
         contents: HashMap<Id, Location>,
         /// Why there is no index.
@@ -123,7 +123,7 @@ impl Shared {
     }
 
     /// The jobs that are queued or dead, where the index cannot tell: once, before anything changed.
-    pub(super) fn alive_at_open(&self) -> Option<Vec<(Id, JobRow)>> {
+    pub(super) fn alive_at_open(&self) -> Option<Vec<LiveJob>> {
         let alive = lock(&self.alive_at_open).take();
         alive.filter(|_| self.committed() == self.opened_at)
     }
