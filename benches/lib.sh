@@ -159,11 +159,13 @@ EOF
 declare -A address=()
 serve() {
   local name=$1 port
-  printf '%s\n' "$2" >"$work/$name.yaml"
+  # In a folder of their own, because that is watched, and others write into $work.
+  mkdir -p "$work/$name.providers"
+  printf '%s\n' "$2" >"$work/$name.providers/all.yaml"
   shift 2
   free_port port
   address[$name]=127.0.0.1:$port
-  start "$name" "$@" "$server" serve --providers "$work/$name.yaml" --data-dir "$work/$name" \
+  start "$name" "$@" "$server" serve --providers "$work/$name.providers" --data-dir "$work/$name" \
     --listen "127.0.0.1:$port" --log-level warn --shutdown-grace 1s
   # It listens before it opens the store and answers after, so this asks once and waits.
   until curl -sf --max-time 600 -o "$work/curl.out" "http://127.0.0.1:$port/readyz"; do
