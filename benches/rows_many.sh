@@ -93,7 +93,7 @@ accepts_and_deliveries() {
 }
 
 # ---- 12: what the kernel counts as written to the disk by the server (/proc/PID/io), for each byte of
-# content that was accepted and delivered; the index included, until it is quiet.
+# content that was accepted and delivered, until ten seconds after the last: the index follows later.
 
 row_12() {
   local bytes count port round written ratios
@@ -107,7 +107,11 @@ row_12() {
       serve ours "$(providers 0 16 "$port")"
       post ours providers=16 callers=64 bytes="$bytes" posts="$count" >/dev/null
       drained ours
-      written=$(when_quiet ours)
+      sleep 10
+      written=$(of_process io ours write_bytes)
+      sleep 5
+      note "row 12: $count messages of $bytes bytes: $written bytes written; at rest then" \
+        "$((($(of_process io ours write_bytes) - written) / 5120)) KiB/s"
       unserve ours KILL
       stop sink KILL
       ratios+=("$(calc "$written / ($count * $bytes)")")
@@ -115,16 +119,6 @@ row_12() {
     figure 12 "bytes written for each byte of content, $bytes bytes each" "<= 3" "${ratios[@]}"
   done
   result 12
-}
-
-# Until nothing more was written for three seconds.
-when_quiet() {
-  local before=-1 now
-  while now=$(of_process io "$1" write_bytes) && [[ $now != "$before" ]]; do
-    before=$now
-    sleep 3
-  done
-  echo "$now"
 }
 
 # ---- 13: the data folder after a gibibyte of mail was accepted and delivered, against before. It has two
