@@ -83,7 +83,8 @@ impl Verdict {
                 after.state = JobState::Queued { due: now };
             }
             Self::Bury { reason, detail } => {
-                after.state = JobState::Dead { reason: *reason, at: now, detail: detail.clone() };
+                after.state =
+                    JobState::Dead { reason: *reason, at: now, detail: detail.as_str().into() };
             }
         }
         after

@@ -133,7 +133,7 @@ pub enum JobState {
         /// When.
         at: Time,
         /// One sentence for the person who looks at it.
-        detail: String,
+        detail: Box<str>,
     },
     /// An SMTP server took it.
     Delivered {

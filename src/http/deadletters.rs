@@ -242,7 +242,7 @@ pub(super) async fn show(
     };
     Ok(Json(OneDeadLetter {
         letter,
-        detail: detail.clone(),
+        detail: detail.to_string(),
         chain: names(&job.progress.chain),
         accepted_at: Stamp(job.accepted_at),
         content,

@@ -95,7 +95,7 @@ impl Queue {
             let ids: Vec<JobId> = {
                 let state = self.lock();
                 let parked = state.parked.get(provider);
-                parked.into_iter().flatten().take(Self::BATCH).map(|(_, id)| *id).collect()
+                parked.into_iter().flatten().take(Self::BATCH).copied().collect()
             };
             if ids.is_empty() {
                 return Ok(count);
@@ -174,13 +174,14 @@ impl Queue {
     /// and parked, a batch at a time.
     pub async fn expired(self: &Arc<Self>) -> Vec<Claim> {
         loop {
-            let changed = self.deadline_changed.notified();
             let now = self.clock.now();
             let (ids, next): (Vec<JobId>, Option<Time>) = {
-                let state = self.lock();
+                let mut state = self.lock();
                 let past = state.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
                 let ids = past.take(Self::BATCH).map(|(_, id)| *id).collect();
-                (ids, state.deadlines.first().map(|(deadline, _)| *deadline))
+                let next = state.deadlines.first().map(|(deadline, _)| *deadline);
+                state.deadline_awaited = next.unwrap_or(Time(u64::MAX));
+                (ids, next)
             };
             let claims: Vec<Claim> =
                 ids.into_iter().filter_map(|id| self.take(id, Hold::Change)).collect();
@@ -191,9 +192,9 @@ impl Queue {
                 Some(deadline) => tokio::select! {
                     biased;
                     () = tokio::time::sleep_until(self.clock.instant(deadline)) => {}
-                    () = changed => {}
+                    () = self.deadline_changed.notified() => {}
                 },
-                None => changed.await,
+                None => self.deadline_changed.notified().await,
             }
         }
     }

@@ -16,7 +16,9 @@ use crate::core::time::Time;
 /// mail nor a backlog of retries starves the other.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    fresh: BTreeSet<(Time, JobId)>,
+    /// Never tried and due since they were accepted, oldest first.
+    fresh: BTreeSet<JobId>,
+    /// All others, by the time they are due.
     retries: BTreeSet<(Time, JobId)>,
     retry_is_next: bool,
     /// Wakes whoever waits for this lane when a job comes in or back.
@@ -27,24 +29,37 @@ impl Lane {
     /// Lets a queued job wait until it is due.
     pub(super) fn insert(&mut self, job: &Job) {
         if let JobState::Queued { due } = job.progress.state {
-            self.side(job).insert((due, job.id));
+            if is_fresh(job, due) {
+                self.fresh.insert(job.id);
+            } else {
+                self.retries.insert((due, job.id));
+            }
             self.arrival.notify_one();
         }
+    }
+
+    /// Makes its trees as small as they can be.
+    pub(super) fn pack(&mut self) {
+        self.fresh = std::mem::take(&mut self.fresh).into_iter().collect();
+        self.retries = std::mem::take(&mut self.retries).into_iter().collect();
     }
 
     /// Takes a job out of the order.
     pub(super) fn remove(&mut self, job: &Job) {
         if let JobState::Queued { due } = job.progress.state {
-            self.side(job).remove(&(due, job.id));
+            if is_fresh(job, due) {
+                self.fresh.remove(&job.id);
+            } else {
+                self.retries.remove(&(due, job.id));
+            }
         }
     }
 
     /// The job whose turn it is among those that are due and that `may` admits.
     pub(super) fn next(&mut self, now: Time, may: impl Fn(JobId) -> bool) -> Option<JobId> {
-        let first_due = |side: &BTreeSet<(Time, JobId)>| {
-            side.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).find(|id| may(*id))
-        };
-        let (fresh, retry) = (first_due(&self.fresh), first_due(&self.retries));
+        let fresh = self.fresh.iter().find(|id| may(**id)).copied();
+        let due = self.retries.iter().take_while(|(due, _)| *due <= now);
+        let retry = due.map(|(_, id)| *id).find(|id| may(*id));
         let takes_retry = retry.is_some() && (self.retry_is_next || fresh.is_none());
         self.retry_is_next = !takes_retry;
         if takes_retry { retry } else { fresh }
@@ -53,11 +68,10 @@ impl Lane {
     /// When the earliest of its jobs that are not due at `now` is due.
     pub(super) fn next_due(&self, now: Time) -> Option<Time> {
         let behind = (Bound::Excluded((now, JobId(Uuid::max()))), Bound::Unbounded);
-        let first = |side: &BTreeSet<_>| side.range(behind).next().map(|(due, _)| *due);
-        [first(&self.fresh), first(&self.retries)].into_iter().flatten().min()
+        self.retries.range(behind).next().map(|(due, _)| *due)
     }
+}
 
-    fn side(&mut self, job: &Job) -> &mut BTreeSet<(Time, JobId)> {
-        if job.progress.attempts_all == 0 { &mut self.fresh } else { &mut self.retries }
-    }
+fn is_fresh(job: &Job, due: Time) -> bool {
+    job.progress.attempts_all == 0 && due <= job.accepted_at
 }

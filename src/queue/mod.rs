@@ -41,8 +41,8 @@ pub struct Queue {
     state: Mutex<State>,
     /// The names of all lanes there have been, for whoever runs a worker per lane.
     lanes: watch::Sender<BTreeSet<ProviderName>>,
-    /// Wakes when the earliest deadline may have changed.
-    deadline_changed: Notify,
+    /// Wakes when there is an earlier deadline than the one that is waited for.
+    deadline_changed: Arc<Notify>,
 }
 
 /// One job, taken out of the order. Dropped unsettled, it goes back.
@@ -178,6 +178,9 @@ impl Queue {
     /// # Errors
     /// [`StoreError::Unreadable`] when its bytes are damaged.
     pub async fn content(&self, id: NotificationId) -> Result<Content, StoreError> {
+        if let Some(content) = self.store.content_at_hand(id) {
+            return Ok(content);
+        }
         self.read(move |store| store.content(id)).await
     }
 
@@ -251,7 +254,6 @@ impl Queue {
     fn announce(&self, provider: &ProviderName) {
         self.lanes
             .send_if_modified(|names| !names.contains(provider) && names.insert(provider.clone()));
-        self.deadline_changed.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::act::REDRIVE_WAIT_MAX;
 use super::state::State;
@@ -49,7 +49,8 @@ impl Queue {
         }
         let names = state.lanes.keys().cloned().collect();
         let (lanes, _) = watch::channel(names);
-        let deadline_changed = Notify::new();
+        state.pack();
+        let deadline_changed = state.deadline_changed.clone();
         let state = Mutex::new(state);
         Ok(Arc::new(Self { store, clock, age_max, state, lanes, deadline_changed }))
     }

@@ -1,11 +1,14 @@
 //! What a person sees of the queue, from memory.
 
 use super::Queue;
-use super::state::{Hold, Home, Slot};
+use super::state::{Hold, Slot};
 use crate::core::job::{DeadReason, Job, JobId, JobState};
 use crate::core::notification::AddressPart;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
+
+/// So many jobs are looked at without letting others at the queue.
+const LOOKED_AT_ONCE: usize = 4096;
 
 /// Where a job stands, as the API says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +84,10 @@ pub struct DeadFilter {
 }
 
 impl DeadFilter {
+    fn takes_all(&self) -> bool {
+        self.provider.is_none() && self.reason.is_none() && self.recipient.is_none()
+    }
+
     fn takes(&self, job: &Job) -> bool {
         let JobState::Dead { reason, .. } = job.progress.state else { return false };
         self.provider.as_ref().is_none_or(|provider| provider == job.progress.provider())
@@ -119,31 +126,33 @@ impl Queue {
     #[must_use]
     pub fn depths(&self) -> Vec<(ProviderName, Depth)> {
         let now = self.clock.now();
-        let state = self.lock();
-        let depth_of = |home: &Home| {
+        let names: Vec<ProviderName> = self.lock().homes.keys().cloned().collect();
+        // One after the other, so that nobody has to wait for all of them.
+        let depth_of = |name: ProviderName| {
+            let state = self.lock();
+            let home = state.homes.get(&name)?;
             let mut depth = Depth { depth: home.depth(), ..Depth::default() };
-            depth.oldest_accepted_at = home.jobs.first().map(|(accepted, _)| *accepted);
-            for slot in home.jobs.iter().filter_map(|(_, id)| state.jobs.get(id)) {
-                match slot.job.progress.state {
-                    JobState::Queued { due } => {
-                        match waiting_phase(slot.hold, due, now) {
-                            Phase::InFlight => {
-                                depth.in_flight += 1;
-                                continue;
-                            }
-                            Phase::Scheduled => depth.scheduled += 1,
-                            _ => depth.ready += 1,
+            let oldest = home.jobs.first_key_value().and_then(|(id, _)| state.jobs.get(id));
+            depth.oldest_accepted_at = oldest.map(|slot| slot.job.accepted_at);
+            for standing in home.jobs.values() {
+                match standing.due() {
+                    Some(due) => {
+                        if due <= now {
+                            depth.ready += 1;
+                        } else {
+                            depth.scheduled += 1;
                         }
                         let earliest = depth.next_attempt_at.unwrap_or(due).min(due);
                         depth.next_attempt_at = Some(earliest);
                     }
-                    JobState::Dead { .. } => depth.parked += 1,
-                    JobState::Delivered { .. } | JobState::Cancelled { .. } => {}
+                    None if standing.is_in_flight() => depth.in_flight += 1,
+                    None => depth.parked += 1,
                 }
             }
-            depth
+            drop(state);
+            Some((name, depth))
         };
-        state.homes.iter().map(|(name, home)| (name.clone(), depth_of(home))).collect()
+        names.into_iter().filter_map(depth_of).collect()
     }
 
     /// Jobs that have not ended, stand in `phase` and are to be kept, newest first, older than
@@ -157,20 +166,33 @@ impl Queue {
         limit: usize,
     ) -> Vec<Job> {
         let now = self.clock.now();
-        let state = self.lock();
         let stands = |slot: &Slot| match slot.job.progress.state {
             JobState::Queued { due } => waiting_phase(slot.hold, due, now) == phase,
             _ => phase == Phase::Dead,
         };
-        let mut found: Vec<&Job> = state
-            .jobs
-            .values()
-            .filter(|slot| stands(slot))
-            .map(|slot| &slot.job)
-            .filter(|job| before.is_none_or(|before| job.id < before) && keep(job))
-            .collect();
-        found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
-        found.into_iter().take(limit).cloned().collect()
+        let (mut found, mut before) = (Vec::new(), before);
+        loop {
+            // Some at a time, so that nobody has to wait for all of them.
+            let state = self.lock();
+            let older = match before {
+                Some(before) => state.jobs.range(..before),
+                None => state.jobs.range(..),
+            };
+            let mut last = None;
+            for (id, slot) in older.rev().take(LOOKED_AT_ONCE) {
+                last = Some(*id);
+                if stands(slot) && keep(&slot.job) {
+                    found.push(slot.job.clone());
+                    if found.len() == limit {
+                        return found;
+                    }
+                }
+            }
+            before = last;
+            if before.is_none() {
+                return found;
+            }
+        }
     }
 
     /// Dead letters, newest first, older than `before`.
@@ -183,7 +205,11 @@ impl Queue {
     ) -> DeadPage {
         let state = self.lock();
         let mut page = DeadPage::default();
+        let counts_all = filter.takes_all();
         for entry in state.dead.iter().rev() {
+            if counts_all && page.next.is_some() {
+                break;
+            }
             let Some(slot) = state.jobs.get(&entry.1).filter(|slot| filter.takes(&slot.job)) else {
                 continue;
             };
@@ -196,6 +222,9 @@ impl Queue {
             } else if page.next.is_none() {
                 page.next = page.items.last().and_then(died_at);
             }
+        }
+        if counts_all {
+            page.total = state.dead.len();
         }
         page
     }

@@ -80,6 +80,11 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Unreadable`] when its bytes are damaged or gone.
     fn content(&self, id: NotificationId) -> Result<Content, StoreError>;
 
+    /// The same when it can be had without waiting for a disk; `None` also when it cannot be read.
+    fn content_at_hand(&self, _id: NotificationId) -> Option<Content> {
+        None
+    }
+
     /// A notification that is still remembered.
     ///
     /// # Errors

@@ -258,9 +258,11 @@ impl From<&Progress> for latest::Progress {
     fn from(from: &Progress) -> Self {
         let state = match &from.state {
             JobState::Queued { due } => latest::State::Queued { due: due.0 },
-            JobState::Dead { reason, at, detail } => {
-                latest::State::Dead { reason: (*reason).into(), at: at.0, detail: detail.clone() }
-            }
+            JobState::Dead { reason, at, detail } => latest::State::Dead {
+                reason: (*reason).into(),
+                at: at.0,
+                detail: detail.to_string(),
+            },
             JobState::Delivered { at } => latest::State::Delivered { at: at.0 },
             JobState::Cancelled { at } => latest::State::Cancelled { at: at.0 },
         };
@@ -283,7 +285,7 @@ impl TryFrom<latest::Progress> for Progress {
         let state = match from.state {
             latest::State::Queued { due } => JobState::Queued { due: Time(due) },
             latest::State::Dead { reason, at, detail } => {
-                JobState::Dead { reason: reason.into(), at: Time(at), detail }
+                JobState::Dead { reason: reason.into(), at: Time(at), detail: detail.into() }
             }
             latest::State::Delivered { at } => JobState::Delivered { at: Time(at) },
             latest::State::Cancelled { at } => JobState::Cancelled { at: Time(at) },

@@ -8,7 +8,7 @@
 //! notification's before those of its jobs, so that is the row before. Where it is not (ids are what
 //! the queue makes of a clock), the job is noted as a stray.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -79,10 +79,10 @@ impl Index {
 
     /// Goes through all notifications once: counts what is alive in each segment, and answers
     /// where the contents lie that are needed still.
-    pub(super) fn tally(&self) -> Applied<HashMap<Id, Location>> {
+    pub(super) fn tally(&self) -> Applied<BTreeMap<Id, Location>> {
         self.write_out()?;
         lock(&self.live_bytes).clear();
-        let mut contents = HashMap::new();
+        let mut contents = BTreeMap::new();
         self.rows.heads(|head| {
             self.count(&head.location, 1);
             if head.location.content_bytes > 0 {

@@ -3,7 +3,7 @@
 //! Whatever goes wrong with it, a panic of sled included, costs only the index: its files go, so that
 //! they take no room from the journal, and the store works on without it until it is made.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,7 +70,7 @@ impl<'a> Making<'a> {
     ///
     /// # Errors
     /// Why there is none; then nothing is left of it.
-    pub(super) fn finish(mut self) -> Result<(Index, HashMap<Id, Location>), String> {
+    pub(super) fn finish(mut self) -> Result<(Index, BTreeMap<Id, Location>), String> {
         let finished = match &self.index {
             Ok(index) => guarded(|| index.finish(&self.replay).and_then(|()| index.tally())),
             Err(why) => Err(why.clone()),
@@ -106,7 +106,7 @@ impl Drop for Making<'_> {
 }
 
 /// Opens an index that was closed cleanly; answers also where the contents lie that are needed.
-pub(super) fn open_whole(folder: &Path) -> Result<(Index, HashMap<Id, Location>), String> {
+pub(super) fn open_whole(folder: &Path) -> Result<(Index, BTreeMap<Id, Location>), String> {
     guarded(|| {
         let index = Index::open(folder)?;
         let contents = index.tally()?;

@@ -47,6 +47,12 @@ impl Store for DiskStore {
         Ok(jobs)
     }
 
+    fn content_at_hand(&self, id: NotificationId) -> Option<Content> {
+        let location = self.shared.content_location(id.0.as_bytes())?;
+        let (schema, bytes) = self.shared.content_at_hand(&location)?;
+        migrations::content(schema, &bytes).ok()?.try_into().ok()
+    }
+
     fn content(&self, id: NotificationId) -> Result<Content, StoreError> {
         let key = id.0.as_bytes();
         let mut tried = None;

@@ -4,7 +4,7 @@
 //! what it was made from. It is what `store stats` counts, and what a store goes on with that is
 //! opened where there is no room for an index.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::journal::{Location, Written};
 use super::rows::{LiveJob, ended_at, fresh};
@@ -155,8 +155,8 @@ impl Seen {
     }
 
     /// The jobs that are queued or dead, and where the contents lie that they need.
-    pub(super) fn alive(&self) -> (Vec<LiveJob>, HashMap<Id, Location>) {
-        let (mut live, mut contents) = (Vec::new(), HashMap::new());
+    pub(super) fn alive(&self) -> (Vec<LiveJob>, BTreeMap<Id, Location>) {
+        let (mut live, mut contents) = (Vec::new(), BTreeMap::new());
         for remembered in self.remembered().filter(Remembered::needs_content) {
             let Remembered { id, accepted_at, trace, location, jobs, .. } = remembered;
             if location.content_bytes > 0 {

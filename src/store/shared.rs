@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
@@ -46,7 +47,7 @@ pub(super) struct Shared {
     pub(super) reserve: Arc<Reserve>,
     requests: Mutex<Option<Sender<Append>>>,
     /// Where the content of each notification with a queued or dead job lies.
-    contents: Mutex<HashMap<Id, Location>>,
+    contents: Mutex<BTreeMap<Id, Location>>,
     files: Mutex<HashMap<u64, Arc<File>>>,
     sizes: Mutex<BTreeMap<u64, u64>>,
     index: Mutex<Option<Arc<Index>>>,
@@ -59,13 +60,13 @@ pub(super) struct Shared {
 /// What a store goes on with after it was opened.
 pub(super) enum Basis {
     /// Its index, and where the contents lie that are needed still.
-    Index(Index, HashMap<Id, Location>),
+    Index(Index, BTreeMap<Id, Location>),
     /// What the journal alone tells, because there is no index.
     Journal {
         /// The jobs that are queued or dead.
         jobs: Vec<LiveJob>,
         /// Where the contents lie that they need.
-        contents: HashMap<Id, Location>,
+        contents: BTreeMap<Id, Location>,
         /// Why there is no index.
         why: String,
     },
@@ -213,6 +214,16 @@ impl Shared {
             return Err(StoreError::Unreadable(what));
         }
         Ok(Some((location.schema, bytes)))
+    }
+
+    /// The same when the file is open and its bytes are in memory.
+    pub(super) fn content_at_hand(&self, location: &Location) -> Option<(u16, Vec<u8>)> {
+        let file = lock(&self.files).get(&location.segment)?.clone();
+        let mut bytes = vec![0; usize::try_from(location.content_bytes).ok()?];
+        let mut to = [IoSliceMut::new(&mut bytes)];
+        let count = preadv2(&file, &mut to, location.offset, ReadWriteFlags::NOWAIT).ok()?;
+        let is_sound = count == bytes.len() && crc32c::crc32c(&bytes) == location.checksum;
+        (is_sound && 0 < count).then_some((location.schema, bytes))
     }
 
     /// Whether the volume has no room for new mail.
