@@ -146,6 +146,29 @@ fn an_example_with_oauth2_means_what_it_says() {
 }
 
 #[test]
+fn a_token_endpoint_that_is_taken_can_be_asked() {
+    let sample = fs::read_to_string(reference("gmail-oauth2.yaml")).expect("the example is there");
+    let with_url = |url: &str| {
+        let folder = Folder::new();
+        folder.write("a.yaml", &sample.replace("https://oauth2.googleapis.com/token", url));
+        folder.load().is_ok()
+    };
+    let mut refused = String::new();
+    for c in ' '..='~' {
+        let url = format!("https://login.example.com/a{c}b");
+        // In quotes, as a URL with a colon or a hash must be.
+        if with_url(&format!("{:?}", url)) {
+            let uri: hyper::Uri = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!(uri.host(), Some("login.example.com"));
+            assert!(uri.path_and_query().is_some_and(|path| path.as_str() == format!("/a{c}b")));
+        } else {
+            refused.push(c);
+        }
+    }
+    assert_eq!(refused, " \"#<>[\\]^`{|}");
+}
+
+#[test]
 fn the_examples_together_choose_escalation_then_cluster_then_default() {
     let folder = Folder::new();
     for file in ["multiple-providers.yaml", "escalation.yaml", "cluster.yaml"] {
