@@ -152,6 +152,15 @@ async fn a_mail_server_that_refuses_every_token_costs_one_renewal_however_much_m
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_token_that_is_refused_is_not_followed_by_another() {
+    let tokens = TokenServer::start().await;
+    let server = SmtpServer::start(knows(&[])).await;
+    let app = Home::new(&[main_provider(&server, &tokens)]).args(&ONCE).start().await;
+    app.provider_is("main", |shown| shown["healthy"] == false).await;
+    assert_eq!((tokens.asked().len(), server.seen().count(Verb::Auth)), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_take_a_token_safely_gets_none() {
     let tokens = TokenServer::start().await;
     let only_passwords = Script::starttls().on(Verb::Ehlo, say("250-fake\r\n250 STARTTLS"));
