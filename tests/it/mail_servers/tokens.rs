@@ -27,8 +27,11 @@ async fn postfix_takes_mail_by_access_token_and_one_that_is_taken_back_is_renewe
         let id = accepted["id"].as_str().expect("an id");
         app.jobs_are(id, &["delivered"]).await;
         let job = accepted["jobs"][0]["id"].as_str().expect("an id").to_owned();
-        let [message] = &server.messages(&job)[..] else { panic!("one message of {accepted}") };
-        let message = String::from_utf8_lossy(message).into_owned();
+        // Postfix says 250 before it is in the mailbox.
+        let message = eventually("the message is in the mailbox", async || {
+            Some(String::from_utf8_lossy(server.messages(&job).first()?).into_owned())
+        })
+        .await;
         assert!(message.contains("(Authenticated sender: breakglass)"), "{message}");
     };
     deliver().await;
