@@ -15,7 +15,7 @@
 //! * [`store`]: that store on a disk: a journal, and sled as the index that follows it.
 //! * [`registry`]: the live providers and what we believe of their health.
 //! * [`delivery`]: due jobs become outcomes over a [`Transport`](delivery::transport::Transport).
-//! * [`smtp`]: that transport over SMTP.
+//! * [`smtp`]: that transport over SMTP; [`oauth2`]: the access tokens that some of its servers want.
 //! * [`k8s`]: providers as Kubernetes resources, and the controller; [`manifests`]: from files.
 //! * [`http`]: the API.
 //! * [`cli`]: the commands beside the server: its client, `crds`, `migrate-config`, `store`, and the
@@ -43,6 +43,7 @@ pub mod manifests;
 pub mod metrics;
 #[path = "../migrations/mod.rs"]
 mod migrations;
+pub mod oauth2;
 pub mod queue;
 pub mod registry;
 pub mod smtp;

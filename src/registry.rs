@@ -202,26 +202,12 @@ impl Registry {
 /// Whether both describe the same server reached in the same way: what a connection depends on.
 #[must_use]
 pub fn same_server(a: &Provider, b: &Provider) -> bool {
-    // Debug of a password is redacted, so passwords are compared by themselves.
-    use crate::core::provider::Password;
-    use secrecy::ExposeSecret;
-    let password = |provider: &Provider| {
-        provider.smtp.credentials.as_ref().map(|credentials| match &credentials.password {
-            Password::Loaded(secret) => Ok(secret.expose_secret().to_owned()),
-            Password::SecretNotFound(name) | Password::SecretUnreadable(name) => Err(name.clone()),
-            Password::KeyNotFound(name, key) => Err(format!("{name}/{key}")),
-        })
-    };
-    let username = |provider: &Provider| {
-        provider.smtp.credentials.as_ref().map(|credentials| credentials.username.clone())
-    };
     a.smtp.host == b.smtp.host
         && a.smtp.port == b.smtp.port
         && a.smtp.security == b.smtp.security
         && a.smtp.insecure_skip_verify == b.smtp.insecure_skip_verify
         && a.smtp.certificate_authority == b.smtp.certificate_authority
-        && username(a) == username(b)
-        && password(a) == password(b)
+        && a.smtp.credentials == b.smtp.credentials
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! of its status; whoever keeps conditions can tell, and dates them.
 
 use super::health::Health;
-use super::provider::{CertificateAuthority, Password, Provider};
+use super::provider::{CertificateAuthority, Credentials, Password, Provider};
 use super::route::Catalog;
 
 /// One condition. Never holds a password.
@@ -29,7 +29,8 @@ pub enum ConditionType {
     /// What the last check or delivery showed. Absent before the first and while disabled: then
     /// nothing is known.
     Healthy,
-    /// Whether its `passwordRef` leads to a password. Absent without `passwordRef`.
+    /// Whether its `passwordRef`, or each reference of its `oauth2`, leads to a secret. Absent without
+    /// either.
     PasswordLoaded,
 }
 
@@ -109,7 +110,7 @@ fn ready(provider: &Provider, health: &Health, catalog: &Catalog) -> (bool, Reas
         return (false, Reason::Disabled, "the provider is disabled".to_owned());
     }
     let credentials = provider.smtp.credentials.as_ref();
-    if let Some(missing) = credentials.and_then(|credentials| credentials.password.missing()) {
+    if let Some(missing) = credentials.and_then(Credentials::missing) {
         return (false, Reason::PasswordLoadFailed, missing);
     }
     if provider.smtp.certificate_authority == Some(CertificateAuthority::Unreadable) {
@@ -139,8 +140,10 @@ fn healthy(provider: &Provider, health: &Health) -> Option<Condition> {
 }
 
 fn password_loaded(provider: &Provider) -> Option<Condition> {
-    let password = &provider.smtp.credentials.as_ref()?.password;
-    let reason = match password {
+    let secrets = provider.smtp.credentials.as_ref()?.secrets();
+    let missing = secrets.iter().find(|(_, secret)| secret.loaded().is_none());
+    let (purpose, secret) = missing.or(secrets.last())?;
+    let reason = match secret {
         Password::Loaded(_) => Reason::SecretLoaded,
         Password::SecretNotFound(_) | Password::SecretUnreadable(_) => Reason::SecretNotFound,
         Password::KeyNotFound(..) => Reason::KeyNotFound,
@@ -149,7 +152,7 @@ fn password_loaded(provider: &Provider) -> Option<Condition> {
         condition_type: ConditionType::PasswordLoaded,
         is_true: reason == Reason::SecretLoaded,
         reason,
-        message: password.missing().unwrap_or_else(|| "the password is loaded".to_owned()),
+        message: secret.missing().unwrap_or_else(|| format!("the {} is loaded", purpose.name)),
     })
 }
 
@@ -164,7 +167,7 @@ mod tests {
     use super::*;
     use crate::core::notification::Address;
     use crate::core::outcome::Cause;
-    use crate::core::provider::{Credentials, ProviderName, Security, Sender, Smtp};
+    use crate::core::provider::{Grant, Login, OAuth2, ProviderName, Security, Sender, Smtp};
 
     fn provider(name: &str) -> Provider {
         let name = ProviderName::new(name).expect("a name");
@@ -174,7 +177,7 @@ mod tests {
 
     fn with_password(password: Password) -> Provider {
         let mut provider = provider("a");
-        provider.smtp.credentials = Some(Credentials { username: "u".into(), password });
+        provider.smtp.credentials = Some(Credentials::with_password("u", password));
         provider
     }
 
@@ -241,6 +244,32 @@ mod tests {
         for (provider, health, expected) in table {
             assert_eq!(shown(&provider, health, &Catalog::default()), expected);
         }
+    }
+
+    #[test]
+    fn a_secret_of_oauth2_is_told_of_as_a_password_is() {
+        let told = |refresh_token, client_secret| {
+            let login = Login::OAuth2(OAuth2 {
+                token_url: "https://login.example.com/token".into(),
+                client_id: "client".into(),
+                scope: None,
+                grant: Grant::RefreshToken { refresh_token, client_secret },
+            });
+            let mut provider = provider("a");
+            provider.smtp.credentials = Some(Credentials { username: "u".into(), login });
+            let all = conditions(&provider, &Health::default(), &Catalog::default());
+            let shown = |c: &Condition| format!("{} {}", c.reason.as_str(), c.message);
+            [shown(&all[0]), shown(&all[1])]
+        };
+        let loaded = || Password::Loaded("hunter2".into());
+        let no_key = || Password::KeyNotFound("default/smtp".into(), "key".into());
+        let words = "the Secret default/smtp has no value for the key key";
+        for (refresh_token, client_secret) in [(no_key(), None), (loaded(), Some(no_key()))] {
+            let wanted = [format!("PasswordLoadFailed {words}"), format!("KeyNotFound {words}")];
+            assert_eq!(told(refresh_token, client_secret), wanted);
+        }
+        let wanted = "SecretLoaded the refresh token is loaded";
+        assert_eq!(told(loaded(), Some(loaded()))[1], wanted);
     }
 
     #[test]

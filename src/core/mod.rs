@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod decide;
 pub mod health;
 pub mod job;
+pub mod login;
 pub mod notification;
 pub mod outcome;
 pub mod provider;

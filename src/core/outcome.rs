@@ -129,8 +129,8 @@ impl Wording {
 /// Where in the dialogue an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Before anything was dialled: the provider's password or CA is missing, or its server refused
-    /// the login a moment ago.
+    /// Before its server was dialled: the provider's password or CA is missing, no access token is to
+    /// be had, or its server refused the login a moment ago.
     Prepare,
     /// Name lookup and TCP.
     Connect,
@@ -196,9 +196,10 @@ pub enum Cause {
     Dns,
     /// The handshake failed, STARTTLS is missing, or the CA cannot be read.
     Tls,
-    /// AUTH was put off, asked for where there is no login, or offers nothing that we speak.
+    /// AUTH was put off, asked for where there is no login, or offers nothing that we speak; or no
+    /// access token is to be had just now.
     AuthFailed,
-    /// The server refused name and password for good (5yz to AUTH).
+    /// The server refused the login for good (5yz to AUTH), or the token server the client.
     LoginRefused,
     /// The Secret or its key is missing.
     PasswordUnavailable,

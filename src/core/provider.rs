@@ -4,9 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 use super::job::JobId;
+pub use super::login::{Credentials, Grant, Login, OAuth2, Password};
 use super::notification::{Address, is_label};
 use super::time::Time;
 
@@ -103,7 +102,8 @@ pub struct Smtp {
     pub insecure_skip_verify: bool,
     /// `certificateAuthority`: trusted instead of the system's roots.
     pub certificate_authority: Option<CertificateAuthority>,
-    /// Name and password. Never sent over plaintext unless TLS was disabled on purpose.
+    /// How to log in. A password goes over plaintext only where TLS was disabled on purpose, an
+    /// access token never does.
     pub credentials: Option<Credentials>,
 }
 
@@ -169,61 +169,6 @@ impl CertificateAuthority {
         "certificateAuthority is not a PEM certificate: nothing is sent until it is";
 }
 
-/// What AUTH needs.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// `spec.smtp.username`.
-    pub username: String,
-    /// What `spec.smtp.passwordRef` led to.
-    pub password: Password,
-}
-
-/// What a `passwordRef` led to.
-#[derive(Clone, Debug)]
-pub enum Password {
-    /// The password. Never printed.
-    Loaded(SecretString),
-    /// There is no such Secret; carries `namespace/name`.
-    SecretNotFound(String),
-    /// The Secret has no such key, or its value is empty; carries `namespace/name` and the key.
-    KeyNotFound(String, String),
-    /// Nobody told whether there is a Secret of this name (`namespace/name`).
-    SecretUnreadable(String),
-}
-
-impl Password {
-    /// What of `value` is the password. A line break at its end is not part of it: `echo` and editors
-    /// write one, and no login has one.
-    #[must_use]
-    pub fn text_of(value: &str) -> &str {
-        value.trim_end_matches(['\r', '\n'])
-    }
-
-    /// The password that `value` of a Secret's `key` holds; an empty one is none.
-    #[must_use]
-    pub fn of(value: &str, secret: &str, key: &str) -> Self {
-        match Self::text_of(value) {
-            "" => Self::KeyNotFound(secret.to_owned(), key.to_owned()),
-            password => Self::Loaded(SecretString::from(password)),
-        }
-    }
-
-    /// Why there is none, in one sentence; `None` when there is one.
-    #[must_use]
-    pub fn missing(&self) -> Option<String> {
-        match self {
-            Self::Loaded(_) => None,
-            Self::SecretNotFound(secret) => Some(format!("there is no Secret {secret}")),
-            Self::SecretUnreadable(secret) => {
-                Some(format!("the Secret {secret} cannot be read: we may not, or nobody answers"))
-            }
-            Self::KeyNotFound(secret, key) => {
-                Some(format!("the Secret {secret} has no value for the key {key}"))
-            }
-        }
-    }
-}
-
 /// Who a message is from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sender {
@@ -286,14 +231,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use uuid::Uuid;
-
-    #[test]
-    fn debugging_shows_no_password() {
-        let password = Password::Loaded("hunter2".to_owned().into());
-        let credentials = Credentials { username: "ada".to_owned(), password };
-        let shown = format!("{credentials:?}");
-        assert!(shown.contains("ada") && !shown.contains("hunter2"), "{shown}");
-    }
 
     proptest! {
         #[test]

@@ -204,7 +204,7 @@ mod tests {
     fn a_password_is_never_shown() {
         let mut secret = provider("a");
         let password = Password::Loaded("hunter2".into());
-        secret.smtp.credentials = Some(Credentials { username: "u".into(), password });
+        secret.smtp.credentials = Some(Credentials::with_password("u", password));
         let view = ProviderView::of(&secret, &Health::default(), None, &Catalog::default());
         let shown = serde_json::to_string(&view).expect("JSON");
         assert!(!shown.contains("hunter2"), "{shown}");

@@ -9,12 +9,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
-use super::crd::{
-    BreakglassEscalationSpec, ClusterConfigSpec, MailProviderSpec, SecretKeyReference, SmtpConfig,
-};
+use super::crd::{BreakglassEscalationSpec, ClusterConfigSpec, MailProviderSpec, SmtpConfig};
 use super::field::{FieldError, quoted};
 use super::host;
+use super::login;
 use super::schema::{self, UnknownFields};
+use crate::core::login::Purpose;
 use crate::core::notification::Address;
 use crate::core::provider::{
     CertificateAuthority, Credentials, Password, Provider, ProviderName, RetryPolicy, Security,
@@ -30,14 +30,14 @@ const CERTIFICATE_AUTHORITY_BYTES_MAX: usize = 64 * 1024;
 /// Whoever may write a MailProvider could otherwise send any Secret to a host of his own.
 #[derive(Clone, Copy, Debug)]
 pub struct SecretNamespaces<'a> {
-    /// The namespace of this process: where a `passwordRef` without a namespace leads.
+    /// The namespace of this process: where a reference without a namespace leads.
     pub own: &'a str,
     /// Those listed in `--secret-namespaces`.
     pub allowed: &'a [String],
 }
 
 impl SecretNamespaces<'_> {
-    fn allows(&self, namespace: &str) -> bool {
+    pub(super) fn allows(&self, namespace: &str) -> bool {
         namespace == self.own || self.allowed.iter().any(|allowed| allowed == namespace)
     }
 }
@@ -75,13 +75,16 @@ pub fn mail_provider(
     }
     let provider = provider(name, &spec, namespaces, password).ok_or(errors)?;
     let mut warnings = warnings(&spec);
-    warnings.extend(password_warning(&provider));
+    warnings.extend(secret_warnings(&provider));
     Ok(Converted { provider, warnings })
 }
 
-fn password_warning(provider: &Provider) -> Option<String> {
-    let missing = provider.smtp.credentials.as_ref()?.password.missing()?;
-    Some(format!("spec.smtp.passwordRef: {missing}"))
+fn secret_warnings(provider: &Provider) -> Vec<String> {
+    let secrets = provider.smtp.credentials.iter().flat_map(Credentials::secrets);
+    let warning = |(purpose, secret): (Purpose, &Password)| {
+        Some(format!("spec.smtp.{}: {}", purpose.field, secret.missing()?))
+    };
+    secrets.filter_map(warning).collect()
 }
 
 /// All rules of a MailProvider that its schema cannot say.
@@ -120,14 +123,7 @@ fn smtp_rules(smtp: &SmtpConfig, namespaces: SecretNamespaces<'_>, errors: &mut 
         let detail = "must be a DNS name or an IP address, without port, user or zone";
         errors.push(FieldError::invalid("spec.smtp.host", shown, detail));
     }
-    let username = smtp.username.as_deref().unwrap_or_default();
-    if username.chars().any(char::is_control) {
-        let detail = "must not contain control characters";
-        errors.push(FieldError::invalid("spec.smtp.username", quoted(username), detail));
-    }
-    if let Some(reference) = &smtp.password_ref {
-        reference_rules(reference, namespaces, errors);
-    }
+    login::rules(smtp, namespaces, errors);
     let authority_bytes = smtp.certificate_authority.as_ref().map_or(0, String::len);
     if authority_bytes > CERTIFICATE_AUTHORITY_BYTES_MAX {
         errors.push(FieldError::invalid(
@@ -136,34 +132,6 @@ fn smtp_rules(smtp: &SmtpConfig, namespaces: SecretNamespaces<'_>, errors: &mut 
             "must be at most 64 KiB",
         ));
     }
-}
-
-fn reference_rules(
-    reference: &SecretKeyReference,
-    namespaces: SecretNamespaces<'_>,
-    errors: &mut Vec<FieldError>,
-) {
-    errors.extend(object_name("spec.smtp.passwordRef.name", &reference.name).err());
-    if reference.key.is_empty() {
-        let detail = "the key in the Secret must not be empty";
-        errors.push(FieldError::required("spec.smtp.passwordRef.key", detail));
-    }
-    let Some(namespace) = own_or_named(reference) else { return };
-    const PATH: &str = "spec.smtp.passwordRef.namespace";
-    if let Err(error) = namespace_name(PATH, namespace) {
-        errors.push(error);
-    } else if !namespaces.allows(namespace) {
-        let detail = format!(
-            "Secrets are read from namespace {} and from those listed in --secret-namespaces only",
-            namespaces.own
-        );
-        errors.push(FieldError::forbidden(PATH, &detail));
-    }
-}
-
-/// The namespace that a reference names; an empty one is none, as everywhere in Kubernetes.
-fn own_or_named(reference: &SecretKeyReference) -> Option<&str> {
-    reference.namespace.as_deref().filter(|namespace| !namespace.is_empty())
 }
 
 /// Checks the name of an object: a DNS subdomain (RFC 1123).
@@ -215,6 +183,9 @@ fn warnings(spec: &MailProviderSpec) -> Vec<String> {
     if smtp.disable_tls {
         warn("spec.smtp.disableTLS: mail and password are sent in plaintext; never in production");
     }
+    if let Some(text) = login::warning(smtp) {
+        warn(text);
+    }
     if smtp.username.as_ref().is_none_or(String::is_empty) && smtp.password_ref.is_none() {
         warn("spec.smtp: No SMTP authentication configured");
     }
@@ -251,14 +222,7 @@ fn provider(
     let name = ProviderName::new(name)?;
     let address = sender_address(&spec.sender.address).ok()?;
     let smtp = &spec.smtp;
-    let credentials = match (&smtp.username, &smtp.password_ref) {
-        (Some(username), Some(reference)) => {
-            let namespace = own_or_named(reference).unwrap_or(namespaces.own);
-            let password = password(namespace, &reference.name, &reference.key);
-            Some(Credentials { username: username.clone(), password })
-        }
-        _ => None,
-    };
+    let credentials = login::credentials(smtp, namespaces, password);
     let not_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     Some(Provider {
         name,

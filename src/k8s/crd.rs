@@ -56,7 +56,7 @@ pub struct MailProviderSpec {
 /// SMTP server configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
-    validation = Rule::new("!has(self.username) || size(self.username) == 0 || has(self.passwordRef)")
+    validation = Rule::new("!has(self.username) || size(self.username) == 0 || has(self.passwordRef) || has(self.oauth2)")
         .message("passwordRef must be specified when username is provided")
         .reason(Reason::FieldValueRequired)
         .field_path(".passwordRef"),
@@ -64,6 +64,18 @@ pub struct MailProviderSpec {
         .message("username must be specified when passwordRef is provided")
         .reason(Reason::FieldValueRequired)
         .field_path(".username"),
+    validation = Rule::new("!has(self.oauth2) || has(self.username) && size(self.username) > 0")
+        .message("username must be specified when oauth2 is provided: it names the mailbox")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".username"),
+    validation = Rule::new("!has(self.oauth2) || !has(self.passwordRef)")
+        .message("oauth2 and passwordRef exclude each other")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".oauth2"),
+    validation = Rule::new("!has(self.oauth2) || !has(self.disableTLS) || !self.disableTLS")
+        .message("with oauth2 TLS must not be disabled: whoever reads an access token can use it")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".disableTLS"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SmtpConfig {
@@ -73,12 +85,15 @@ pub struct SmtpConfig {
     /// SMTP port, common: 587, 465, 25.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// SMTP authentication username. Needs passwordRef.
+    /// SMTP authentication username. Needs passwordRef or oauth2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// Reference to secret containing password. Needs username.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_ref: Option<SecretKeyReference>,
+    /// Access tokens in place of a password (AUTH XOAUTH2). Needs username, the mailbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth2: Option<OAuth2Config>,
     /// Skip TLS cert verification (testing only!).
     #[serde(default)]
     pub insecure_skip_verify: bool,
@@ -106,6 +121,76 @@ pub struct SecretKeyReference {
 
 fn password_key() -> String {
     "password".to_owned()
+}
+
+/// Where access tokens come from: by client credentials, or by a refresh token where there is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    validation = Rule::new("has(self.clientSecretRef) || has(self.refreshTokenRef)")
+        .message("clientSecretRef must be specified when refreshTokenRef is not")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".clientSecretRef"),
+    validation = Rule::new(r"self.tokenURL.matches('^(https://[^/]|http://(localhost|127(\\.[0-9]{1,3}){3}|\\[::1\\])([:/?]|$))')")
+        .message("tokenURL must begin with https://, or with http:// and a loopback host")
+        .reason(Reason::FieldValueInvalid)
+        .field_path(".tokenURL"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct OAuth2Config {
+    /// Token endpoint of the authorization server: https, or http to a loopback host.
+    #[serde(rename = "tokenURL")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub token_url: String,
+    /// Client (application) ID.
+    #[serde(rename = "clientID")]
+    #[schemars(length(min = 1, max = 512))]
+    pub client_id: String,
+    /// What the tokens are for: scopes, separated by spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub scope: Option<String>,
+    /// Reference to secret containing client secret. May be left out with refreshTokenRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret_ref: Option<ClientSecretReference>,
+    /// Reference to secret containing refresh token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token_ref: Option<RefreshTokenReference>,
+}
+
+/// One key of one Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientSecretReference {
+    /// Name of the secret.
+    pub name: String,
+    /// Key in the secret.
+    #[serde(default = "client_secret_key")]
+    pub key: String,
+    /// Namespace of the secret; the mailer's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+fn client_secret_key() -> String {
+    "clientSecret".to_owned()
+}
+
+/// One key of one Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefreshTokenReference {
+    /// Name of the secret.
+    pub name: String,
+    /// Key in the secret.
+    #[serde(default = "refresh_token_key")]
+    pub key: String,
+    /// Namespace of the secret; the mailer's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+fn refresh_token_key() -> String {
+    "refreshToken".to_owned()
 }
 
 /// Email sender information.

@@ -22,6 +22,7 @@ mod follow;
 mod host;
 pub mod lease;
 mod limits;
+mod login;
 pub mod managed;
 pub mod mounted;
 pub mod schema;

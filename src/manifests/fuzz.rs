@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::{Source, load_text, read_bounded, yaml};
-use crate::core::provider::{Password, Provider, RetryPolicy};
+use crate::core::provider::{Credentials, Login, Password, Provider, RetryPolicy, Security};
 use crate::k8s::convert::{SecretNamespaces, mail_provider};
 use crate::k8s::schema::UnknownFields;
 
@@ -63,6 +63,14 @@ fn bounds(provider: &Provider) {
     assert!(count <= 10 && (10..=10_000).contains(&queue_size));
     assert!((10..=60_000).contains(&initial_backoff.as_millis()));
     assert!(provider.smtp.port != 0 && !provider.smtp.host.is_empty());
+    if let Some(Credentials { username, login: Login::OAuth2(oauth2) }) = &provider.smtp.credentials
+    {
+        assert!(!username.is_empty() && provider.smtp.security != Security::Plaintext);
+        let url = &oauth2.token_url;
+        let local = ["http://localhost", "http://127.", "http://[::1]"];
+        assert!(url.starts_with("https://") || local.iter().any(|local| url.starts_with(local)));
+        assert!(url.bytes().all(|byte| byte.is_ascii_graphic()), "{url:?} can be asked");
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
     assert!(provider.smtp.host.chars().all(plain), "{:?} can be dialled", provider.smtp.host);
     let name = provider.sender.name.as_deref().unwrap_or_default();

@@ -137,6 +137,8 @@ fn detail(stage: Stage, end: &End) -> String {
                 seconds => format!("{seconds}s"),
             };
             match stage {
+                // Nothing else is waited for before a connection.
+                Stage::Prepare => format!("the token server did not answer within {limit}"),
                 Stage::Connect => format!("no connection within {limit}"),
                 Stage::Greeting => format!("the server sent no greeting within {limit}"),
                 Stage::Tls => format!("the server did not agree on TLS within {limit}"),

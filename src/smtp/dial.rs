@@ -25,7 +25,7 @@ use super::session::Session;
 use super::tls;
 use super::transcript::{Fault, Transcript};
 use crate::core::outcome::{Cause, Stage};
-use crate::core::provider::{Provider, Security, Smtp, is_dns_subdomain};
+use crate::core::provider::{Credentials, Login, Provider, Security, Smtp, is_dns_subdomain};
 
 /// A session with the provider's server, encrypted as it asks and not yet logged in. `transcript`
 /// tells, also while this runs, how far it came.
@@ -193,8 +193,13 @@ impl Dialogue<'_> {
             return Ok(false);
         }
         self.transcript.enter(Stage::Tls);
-        let sentence = "the server does not offer STARTTLS, and no password is sent without it";
-        Err(End::Other(Cause::Tls, sentence.to_owned()))
+        let what = match &self.smtp.credentials {
+            Some(Credentials { login: Login::OAuth2(_), .. }) => "access token",
+            _ => "password",
+        };
+        let sentence =
+            format!("the server does not offer STARTTLS, and no {what} is sent without it");
+        Err(End::Other(Cause::Tls, sentence))
     }
 
     async fn ask<S: AsyncRead + AsyncWrite + Unpin>(

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::classify::{End, classify, failure};
 use super::header::one_line;
 use super::message::compose;
-use super::session::{Session, is_kept};
+use super::session::{Proof, Session, is_kept};
 use super::transcript::Transcript;
 use super::{Timeouts, dial};
 use crate::core::job::{Job, JobId, Progress};
@@ -28,8 +28,9 @@ use server::{Dialogue, Server};
 const PASSWORD: &str = "open-sesame-4711";
 const RECIPIENT: &str = "ada.lovelace@example.com";
 
-/// Reads `bytes` as what a server says: the first chooses how the connection is secured, and each
-/// NUL ends what is said to one command. Two messages are sent, if the first leaves the connection good.
+/// Reads `bytes` as what a server says: the first chooses how the connection is secured and what it
+/// is logged in with, and each NUL ends what is said to one command. Two messages are sent, if the
+/// first leaves the connection good.
 ///
 /// # Panics
 /// When a message counts as delivered that no server took, or a secret or a byte that is not plain
@@ -46,10 +47,11 @@ pub fn replies(bytes: &[u8]) {
         _ => (Security::StartTls, true),
     };
     let provider = Arc::new(provider(security, has_login));
-    RUNTIME.block_on(converse(&provider, said));
+    let has_token = choice / 3 % 2 == 1;
+    RUNTIME.block_on(converse(&provider, has_token, said));
 }
 
-async fn converse(provider: &Arc<Provider>, said: &[u8]) {
+async fn converse(provider: &Arc<Provider>, has_token: bool, said: &[u8]) {
     let (server, dialogue) = Server::new(said);
     let transcript = Transcript::new(Stage::Prepare);
     let (timeouts, peer) = (Timeouts::default(), SocketAddr::from(([127, 0, 0, 1], 25)));
@@ -60,8 +62,9 @@ async fn converse(provider: &Arc<Provider>, said: &[u8]) {
         Err(end) => return told(provider, &Outcome::Unreachable(failure(transcript.stage(), end))),
     };
     if provider.smtp.credentials.is_some() {
-        let password = PASSWORD.to_owned().into();
-        if let Err(end) = session.log_in("ada", &password, timeouts.command).await {
+        let secret = PASSWORD.to_owned().into();
+        let proof = if has_token { Proof::AccessToken(&secret) } else { Proof::Password(&secret) };
+        if let Err(end) = session.log_in("ada", proof, timeouts.command).await {
             return told(provider, &Outcome::Unreachable(failure(transcript.stage(), end)));
         }
     }
@@ -188,10 +191,8 @@ pub fn message(recipient: Address, content: &Content) {
 fn provider(security: Security, has_login: bool) -> Provider {
     let address = Address::parse("s@example.com").expect("an address");
     let mut smtp = Smtp::new("localhost", 25, security);
-    smtp.credentials = has_login.then(|| Credentials {
-        username: "ada".to_owned(),
-        password: Password::Loaded(PASSWORD.to_owned().into()),
-    });
+    let password = Password::Loaded(PASSWORD.to_owned().into());
+    smtp.credentials = has_login.then(|| Credentials::with_password("ada", password));
     let name = ProviderName::new("a").expect("a name");
     Provider::new(name, smtp, Sender { address, name: None })
 }

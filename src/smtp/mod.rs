@@ -10,8 +10,9 @@
 //! * Credentials leave only over TLS, unless TLS was disabled on purpose, and neither they nor the
 //!   recipient nor the content stand in what a failure says.
 //!
-//! It never retries, but for one case that cannot send twice: a kept connection that turns out to
-//! be gone before MAIL was accepted, or that refuses the sender, is replaced by a new one.
+//! It never retries, but for two cases that cannot send twice: a kept connection that turns out to
+//! be gone before MAIL was accepted, or that refuses the sender, is replaced by a new one; and so is
+//! an access token that was used before and is refused.
 
 mod classify;
 mod dial;
@@ -31,24 +32,25 @@ mod transcript;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use secrecy::SecretString;
-
 use crate::core::job::Job;
 use crate::core::notification::Content;
 use crate::core::outcome::{Cause, Failure, Outcome, Stage};
-use crate::core::provider::{CertificateAuthority, Credentials, Password, Provider};
+use crate::core::provider::{CertificateAuthority, Login, Provider, Security};
 use crate::delivery::transport::Transport;
+use crate::oauth2::Tokens;
+use futures_util::future::BoxFuture;
 
 use classify::{classify, failure};
 use message::Message;
 use pool::Pool;
-use session::{Session, is_kept, is_stale};
+use session::{Proof, Session, is_kept, is_stale};
 use transcript::Transcript;
 
 /// How long each step may take: from the first byte written to the end of the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
+    /// An access token from its token server.
+    pub token: Duration,
     /// Name lookup and TCP.
     pub connect: Duration,
     /// The TLS handshake.
@@ -69,6 +71,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            token: Duration::from_secs(10),
             connect: Duration::from_secs(10),
             tls: Duration::from_secs(15),
             command: Duration::from_secs(60),
@@ -84,19 +87,21 @@ impl Default for Timeouts {
 pub struct SmtpTransport {
     timeouts: Timeouts,
     pool: Pool,
+    tokens: Tokens,
 }
 
 impl SmtpTransport {
     /// A transport without any connection yet.
     #[must_use]
     pub fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, pool: Pool::new(timeouts.idle, usize::MAX) }
+        Self::bounded(timeouts, usize::MAX)
     }
 
     /// A transport that has so many connections at a time, to all servers together.
     #[must_use]
     pub fn bounded(timeouts: Timeouts, connections_max: usize) -> Self {
-        Self { timeouts, pool: Pool::new(timeouts.idle, connections_max) }
+        let pool = Pool::new(timeouts.idle, connections_max);
+        Self { timeouts, pool, tokens: Tokens::default() }
     }
 
     async fn attempt(&self, provider: &Arc<Provider>, message: &Message<'_>) -> Outcome {
@@ -107,7 +112,7 @@ impl SmtpTransport {
         }
         let place = self.pool.place().await;
         let transcript = Transcript::new(Stage::Prepare);
-        let session = match open(provider, &self.timeouts, &transcript).await {
+        let session = match open(provider, &self.timeouts, &self.tokens, &transcript).await {
             Ok(session) => session.holding(place),
             Err(failure) => return Outcome::Unreachable(failure),
         };
@@ -158,41 +163,82 @@ impl Transport for SmtpTransport {
     fn probe<'a>(&'a self, provider: &'a Arc<Provider>) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             let _place = self.pool.place().await;
-            probe::probe(provider, &self.timeouts).await
+            probe::probe(provider, &self.timeouts, &self.tokens).await
         })
     }
 }
 
 /// A new session, logged in where the provider has credentials.
+///
+/// A token that the server took before and refuses now is replaced by a new one, once: tokens are
+/// taken back, and keys are changed, before their time is up.
 async fn open(
     provider: &Arc<Provider>,
     timeouts: &Timeouts,
+    tokens: &Tokens,
     transcript: &Transcript,
 ) -> Result<Session, Failure> {
-    let login = prepare(provider)?;
+    let (username, oauth2) = match prepare(provider)? {
+        Some((username, Login::OAuth2(oauth2))) => (username, oauth2),
+        Some((username, Login::Password(password))) => {
+            let proof = password.loaded().map(|password| (username, Proof::Password(password)));
+            return log_in(provider, timeouts, transcript, proof).await;
+        }
+        None => return log_in(provider, timeouts, transcript, None).await,
+    };
+    let limit = timeouts.token.min(timeouts.probe);
+    let mut may_repeat = true;
+    loop {
+        let token = tokens.get(&provider.name, oauth2, limit).await;
+        let token = token.map_err(|error| unprepared(error.cause, error.detail))?;
+        let proof = Some((username, Proof::AccessToken(&token.text)));
+        let opened = log_in(provider, timeouts, transcript, proof).await;
+        if !opened.as_ref().is_err_and(|failure| failure.cause == Cause::LoginRefused) {
+            return opened;
+        }
+        tokens.refused(&provider.name, &token);
+        if !token.is_reused || !std::mem::take(&mut may_repeat) {
+            return opened;
+        }
+        transcript.restart(Stage::Prepare);
+    }
+}
+
+async fn log_in(
+    provider: &Arc<Provider>,
+    timeouts: &Timeouts,
+    transcript: &Transcript,
+    login: Option<(&str, Proof<'_>)>,
+) -> Result<Session, Failure> {
     let failed = |end| failure(transcript.stage(), end);
     let mut session = dial::dial(provider, timeouts, transcript).await.map_err(failed)?;
-    if let Some((username, password)) = login {
-        session.log_in(username, password, timeouts.command).await.map_err(failed)?;
+    if let Some((username, proof)) = login {
+        session.log_in(username, proof, timeouts.command).await.map_err(failed)?;
     }
     Ok(session)
 }
 
-/// The name and password to log in with, if the provider has them. A provider whose password or
-/// CA is missing is not dialled, whatever else it is: also where neither would be asked for.
-fn prepare(provider: &Provider) -> Result<Option<(&str, &SecretString)>, Failure> {
-    let unprepared = |cause, detail| Failure { cause, stage: Stage::Prepare, reply: None, detail };
+/// The name and the login, if the provider has them. A provider whose secrets or CA are missing is
+/// not dialled, whatever else it is: also where neither would be asked for.
+fn prepare(provider: &Provider) -> Result<Option<(&str, &Login)>, Failure> {
     if provider.smtp.certificate_authority == Some(CertificateAuthority::Unreadable) {
         return Err(unprepared(Cause::Tls, CertificateAuthority::UNREADABLE.to_owned()));
     }
-    let Some(Credentials { username, password }) = &provider.smtp.credentials else {
+    let Some(credentials) = &provider.smtp.credentials else {
         return Ok(None);
     };
-    match password {
-        Password::Loaded(password) => Ok(Some((username, password))),
-        missing => {
-            let detail = missing.missing().unwrap_or_default();
-            Err(unprepared(Cause::PasswordUnavailable, detail))
-        }
+    if let Some(missing) = credentials.missing() {
+        return Err(unprepared(Cause::PasswordUnavailable, missing));
     }
+    let is_token = matches!(credentials.login, Login::OAuth2(_));
+    if is_token && provider.smtp.security == Security::Plaintext {
+        let sentence = "no access token is sent without TLS".to_owned();
+        return Err(unprepared(Cause::Tls, sentence));
+    }
+    Ok(Some((&credentials.username, &credentials.login)))
+}
+
+/// Why nobody was dialled.
+fn unprepared(cause: Cause, detail: String) -> Failure {
+    Failure { cause, stage: Stage::Prepare, reply: None, detail }
 }

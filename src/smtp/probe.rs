@@ -9,14 +9,20 @@ use super::transcript::Transcript;
 use super::{Timeouts, open};
 use crate::core::outcome::{Failure, Stage};
 use crate::core::provider::Provider;
+use crate::oauth2::Tokens;
 
 /// Checks a provider within `timeouts.probe`. A connection of its own: one that is kept would not
 /// show that a new one can be made.
-pub(super) async fn probe(provider: &Arc<Provider>, timeouts: &Timeouts) -> Result<(), Failure> {
+pub(super) async fn probe(
+    provider: &Arc<Provider>,
+    timeouts: &Timeouts,
+    tokens: &Tokens,
+) -> Result<(), Failure> {
     let until = Instant::now() + timeouts.probe;
     let transcript = Transcript::new(Stage::Prepare);
     let late = End::Timeout(timeouts.probe);
-    let mut session = match timeout_at(until, open(provider, timeouts, &transcript)).await {
+    let opening = open(provider, timeouts, tokens, &transcript);
+    let mut session = match timeout_at(until, opening).await {
         Ok(opened) => opened?,
         Err(_) => return Err(failure(transcript.stage(), late)),
     };

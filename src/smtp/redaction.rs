@@ -9,15 +9,19 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret;
 
 use crate::core::notification::{Address, Content};
-use crate::core::provider::{Credentials, Password, Smtp};
+use crate::core::provider::{Credentials, Smtp};
 
 /// Shorter words of a content may stand in any reply.
 const CONTENT_WORD_BYTES_MIN: usize = 12;
+/// A part of a token that is shorter tells nothing.
+const PART_BYTES_MIN: usize = 8;
 
 /// See the module.
 #[derive(Clone, Default)]
 pub(super) struct Redaction<'a> {
     words: Vec<Word>,
+    /// In lower case, and what stands for a part of it.
+    long: Vec<(String, &'static str)>,
     content: Option<&'a Content>,
 }
 
@@ -34,13 +38,15 @@ impl Redaction<'_> {
     /// For a connection to this server: hides the login, plain and as AUTH writes it.
     pub(super) fn of(smtp: &Smtp) -> Redaction<'static> {
         let mut redaction = Redaction::default();
-        if let Some(Credentials { username, password }) = &smtp.credentials {
-            if let Password::Loaded(password) = password {
-                let password = password.expose_secret();
-                let plain = format!("\0{username}\0{password}");
+        if let Some(credentials) = &smtp.credentials {
+            let Credentials { username, .. } = credentials;
+            for (purpose, secret) in credentials.secrets() {
+                let Some(secret) = secret.loaded() else { continue };
+                let secret = secret.expose_secret();
+                let plain = format!("\0{username}\0{secret}");
                 redaction.hide_encoded(&plain);
-                redaction.hide_encoded(password);
-                redaction.hide(password, "<password>", false);
+                redaction.hide_encoded(secret);
+                redaction.hide(secret, purpose.stand_in, false);
             }
             redaction.hide_encoded(username);
             redaction.hide(username, "<username>", true);
@@ -50,7 +56,8 @@ impl Redaction<'_> {
 
     /// For a transaction on that connection. `recipients` are the forms of the one recipient.
     pub(super) fn about<'c>(&self, recipients: &[String], content: &'c Content) -> Redaction<'c> {
-        let mut redaction = Redaction { words: self.words.clone(), content: Some(content) };
+        let (words, long) = (self.words.clone(), self.long.clone());
+        let mut redaction = Redaction { words, long, content: Some(content) };
         let reply_to = content.reply_to.as_ref().map(Address::as_str);
         let recipients = recipients.iter().map(|address| (address.as_str(), "<recipient>"));
         for (address, stand_in) in recipients.chain(reply_to.map(|address| (address, "<reply-to>")))
@@ -69,6 +76,7 @@ impl Redaction<'_> {
             let text = word.replaced(&text, false);
             word.replaced(&text, true)
         });
+        text = self.without_parts(text);
         // Behind the words, so that none is cut in half; before the search of a large content.
         text.truncate(chars_max);
         self.without_content(text)
@@ -79,6 +87,33 @@ impl Redaction<'_> {
         if !folded.is_empty() {
             self.words.push(Word { folded, stand_in, is_whole });
         }
+    }
+
+    /// Hides what is longer than a server may quote it: any part of it, up to the next character that
+    /// neither a token nor base64 has.
+    pub(super) fn hide_parts(&mut self, long: &str, stand_in: &'static str) {
+        self.long.push((long.to_ascii_lowercase(), stand_in));
+    }
+
+    fn without_parts(&self, text: String) -> String {
+        if self.long.is_empty() {
+            return text;
+        }
+        let is_of_token = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
+        let mut shown = String::with_capacity(text.len());
+        for piece in text.split_inclusive(|c| !is_of_token(c)) {
+            let (run, end) =
+                piece.split_at(piece.rfind(|c| !is_of_token(c)).unwrap_or(piece.len()));
+            let folded = run.to_ascii_lowercase();
+            let is_part = |long: &str| {
+                let parts = folded.as_bytes().windows(PART_BYTES_MIN);
+                parts.flat_map(str::from_utf8).any(|part| long.contains(part))
+            };
+            let found = self.long.iter().find(|(long, _)| is_part(long));
+            shown.push_str(found.map_or(run, |(_, stand_in)| stand_in));
+            shown.push_str(end);
+        }
+        shown
     }
 
     fn hide_encoded(&mut self, word: &str) {
@@ -156,12 +191,12 @@ fn fold(byte: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::provider::Security;
+    use crate::core::provider::{Password, Security};
     use proptest::prelude::*;
 
     fn smtp(username: &str, password: &str) -> Smtp {
         let password = Password::Loaded(password.to_owned().into());
-        let credentials = Some(Credentials { username: username.to_owned(), password });
+        let credentials = Some(Credentials::with_password(username, password));
         Smtp { credentials, ..Smtp::new("localhost", 25, Security::Plaintext) }
     }
 
@@ -208,6 +243,24 @@ mod tests {
             assert_eq!(shown(&encoded(word)), "<credentials>");
             assert_eq!(shown(encoded(word).trim_end_matches('=')), "<credentials>");
         }
+    }
+
+    #[test]
+    fn a_token_is_hidden_in_part_too_and_as_auth_writes_it() {
+        let token = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJodHRwczovL291dGxvb2sifQ.c2ln";
+        let line = STANDARD.encode(format!("user=mailer\x01auth=Bearer {token}\x01\x01"));
+        let mut redaction = Redaction::of(&smtp("mailer", "none"));
+        redaction.hide_parts(token, "<access-token>");
+        redaction.hide_parts(&line, "<credentials>");
+        let shown = |text: &str| redaction.apply(text, 500);
+        assert_eq!(shown(&format!("Bearer {token}, no")), "Bearer <access-token>, no");
+        assert_eq!(shown(&format!("AUTH XOAUTH2 {line}")), "AUTH XOAUTH2 <credentials>");
+        assert_eq!(shown(&format!("what is {}?", &line[..40])), "what is <credentials>?");
+        assert_eq!(shown(&format!("\"{}\"", &token[20..30].to_uppercase())), "\"<access-token>\"");
+        assert_eq!(
+            shown("5.7.3 Authentication unsuccessful [x.prod.outlook.com]"),
+            "5.7.3 Authentication unsuccessful [x.prod.outlook.com]"
+        );
     }
 
     #[test]

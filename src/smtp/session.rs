@@ -3,15 +3,15 @@
 //! lettre writes the commands and the message; what the server said is read from the guard's
 //! record. A session is used by one attempt at a time and closes when it is dropped.
 
+mod login;
+
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lettre::transport::smtp::authentication::{self, Mechanism};
 use lettre::transport::smtp::client::AsyncSmtpConnection;
-use lettre::transport::smtp::commands::{Auth, Data, Mail, Noop, Quit, Rcpt, Rset};
+use lettre::transport::smtp::commands::{Data, Mail, Noop, Quit, Rcpt, Rset};
 use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
-use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Timeouts;
@@ -21,8 +21,11 @@ use super::message::Message;
 use super::redaction::Redaction;
 use super::reply::RawReply;
 use super::transcript::{Fault, Transcript};
-use crate::core::outcome::{Cause, Reply, Stage};
+use crate::core::outcome::{Reply, Stage};
 use crate::core::provider::Provider;
+
+use login::Mechanisms;
+pub(super) use login::Proof;
 
 /// A connection is replaced after this many messages: some servers slow one down that stays.
 const MESSAGES_COUNT_MAX: u32 = 100;
@@ -50,24 +53,15 @@ pub(super) struct Session {
 struct Offers {
     smtp_utf8: bool,
     size: bool,
-    mechanism: Option<Mechanism>,
+    mechanisms: Mechanisms,
 }
 
 impl Offers {
     fn of(ehlo: &RawReply) -> Self {
-        // PLAIN takes one round trip, LOGIN three; both show the password to the server.
-        let knows = |name: &str| {
-            ehlo.offer("AUTH").is_some_and(|mut words| words.any(|w| w.eq_ignore_ascii_case(name)))
-        };
-        let mechanism = match (knows("PLAIN"), knows("LOGIN")) {
-            (true, _) => Some(Mechanism::Plain),
-            (false, true) => Some(Mechanism::Login),
-            (false, false) => None,
-        };
         Self {
             smtp_utf8: ehlo.offer("SMTPUTF8").is_some(),
             size: ehlo.offer("SIZE").is_some(),
-            mechanism,
+            mechanisms: Mechanisms::of(ehlo),
         }
     }
 }
@@ -121,42 +115,6 @@ impl Session {
     /// Whether it carried as many messages as it should.
     pub(super) fn is_worn(&self) -> bool {
         self.messages_count >= MESSAGES_COUNT_MAX
-    }
-
-    /// AUTH PLAIN or LOGIN (RFC 4954), whichever the server offers.
-    pub(super) async fn log_in(
-        &mut self,
-        username: &str,
-        password: &SecretString,
-        limit: Duration,
-    ) -> Result<(), End> {
-        self.transcript.enter(Stage::Auth);
-        let Some(mechanism) = self.offers.mechanism else {
-            let sentence = "the server offers neither AUTH PLAIN nor AUTH LOGIN".to_owned();
-            return Err(End::Other(Cause::AuthFailed, sentence));
-        };
-        // The prompts of LOGIN are the same two everywhere, in words that differ.
-        let prompts: &[Option<&str>] = match mechanism {
-            Mechanism::Login => &[None, Some("Username:"), Some("Password:")],
-            _ => &[None],
-        };
-        let mut wanted = 334..=334;
-        for (n, prompt) in prompts.iter().enumerate() {
-            let credentials = authentication::Credentials::new(
-                username.to_owned(),
-                password.expose_secret().to_owned(),
-            );
-            let Ok(line) = Auth::new(mechanism, credentials, prompt.map(str::to_owned)) else {
-                let sentence = "the credentials do not fit the login mechanism".to_owned();
-                return Err(End::Other(Cause::AuthFailed, sentence));
-            };
-            if n + 1 == prompts.len() {
-                wanted = 200..=299;
-            }
-            let reply = self.command(Stage::Auth, limit, line).await?;
-            expect(reply, wanted.clone(), &self.redaction)?;
-        }
-        Ok(())
     }
 
     /// NOOP, after which a check has seen enough.

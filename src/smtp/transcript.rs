@@ -48,6 +48,11 @@ impl Transcript {
         record.heard = None;
     }
 
+    /// Forgets all of a connection that is closed: the next one begins at `stage`.
+    pub(super) fn restart(&self, stage: Stage) {
+        *self.lock() = Record { stage, is_command_due: false, heard: None, has_unasked: false };
+    }
+
     /// The step that was entered last.
     pub(super) fn stage(&self) -> Stage {
         self.lock().stage

@@ -20,9 +20,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("manifests", &["clock", "core", "file_watch", "k8s", "registry"]),
     ("metrics", &["core"]),
     ("migrations", &[]),
+    ("oauth2", &["core", "https"]),
     ("queue", &["clock", "core"]),
     ("registry", &["clock", "core"]),
-    ("smtp", &["core", "delivery::transport", "registry::same_server"]),
+    ("smtp", &["core", "delivery::transport", "oauth2", "registry::same_server"]),
     ("store", &["core", "migrations", "queue"]),
     ("telemetry", &["config"]),
     ("tracer", &["core", "https"]),
@@ -40,7 +41,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("opentelemetry_otlp", &["tracer"]),
     ("opentelemetry_sdk", &["tracer"]),
     ("sled", &["migrations", "store"]),
-    ("ureq", &["cli", "config", "https", "tracer"]),
+    ("ureq", &["cli", "config", "https", "oauth2", "tracer"]),
 ];
 
 #[test]

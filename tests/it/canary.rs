@@ -15,13 +15,27 @@ use crate::support::wait::{LIMIT, eventually};
 
 mod ear;
 mod mistakes;
+mod tokens;
 
 use ear::{Shown, is_in_base64};
 use mistakes::{ask, bad_manifests, bad_requests};
 
 /// Secrets in the narrow sense: nothing shows them, but `?include=content` the bodies.
-const SECRETS: [&str; 10] =
-    [TOKEN, PASSWORD, ROTATED, MISPLACED, NUMBER, TEXT, HTML, REPLY_TO, KEY, JUNK];
+const SECRETS: [&str; 13] = [
+    TOKEN,
+    PASSWORD,
+    ROTATED,
+    MISPLACED,
+    NUMBER,
+    TEXT,
+    HTML,
+    REPLY_TO,
+    KEY,
+    JUNK,
+    CLIENT_SECRET,
+    REFRESH_TOKEN,
+    ACCESS_TOKEN,
+];
 /// Shown where dead letters, jobs and notifications are listed, and nowhere else.
 const LISTED: [&str; 3] = [RECIPIENT, SUBJECT, USERNAME];
 
@@ -29,6 +43,9 @@ const LISTED: [&str; 3] = [RECIPIENT, SUBJECT, USERNAME];
 const TOKEN: &str = "canarytoken";
 const PASSWORD: &str = "canarypasswordone";
 const ROTATED: &str = "canarypasswordtwo";
+const CLIENT_SECRET: &str = "canaryclientsecret";
+const REFRESH_TOKEN: &str = "canaryrefresh";
+const ACCESS_TOKEN: &str = "canaryaccess";
 /// A password where none belongs.
 const MISPLACED: &str = "canarymisplaced";
 /// A password that YAML takes for a number.

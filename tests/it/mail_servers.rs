@@ -4,6 +4,7 @@
 mod faults;
 mod mail;
 mod table;
+mod tokens;
 
 use serde_json::{Value, json};
 

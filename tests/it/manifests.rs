@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use breakglass_mailer::core::provider::{CertificateAuthority, Password, ProviderName, Security};
+use breakglass_mailer::core::provider::{
+    CertificateAuthority, Login, Password, ProviderName, Security,
+};
 use breakglass_mailer::core::route::{Wish, route};
 use breakglass_mailer::manifests::{LoadError, Loaded, Source, load};
 use secrecy::ExposeSecret;
@@ -92,6 +94,8 @@ fn every_example_of_the_reference_loads_as_it_is_printed() {
         ("multiple-providers.yaml", vec!["standard-mail", "urgent-mail"]),
         ("gmail.yaml", vec!["gmail-provider"]),
         ("office-365.yaml", vec!["o365-provider"]),
+        ("gmail-oauth2.yaml", vec!["gmail-oauth2-provider"]),
+        ("office-365-oauth2.yaml", vec!["o365-oauth2-provider"]),
         ("internal-relay.yaml", vec!["internal-relay"]),
         ("mailhog.yaml", vec!["mailhog"]),
         ("escalation.yaml", vec![]),
@@ -115,11 +119,53 @@ fn an_example_means_what_it_says() {
     assert_eq!(provider.smtp.security, Security::StartTls);
     let credentials = provider.smtp.credentials.as_ref().expect("there are credentials");
     assert_eq!(credentials.username, "breakglass@example.com");
-    let Password::Loaded(password) = &credentials.password else { panic!("{credentials:?}") };
+    let [(_, password)] = &credentials.secrets()[..] else { panic!("{credentials:?}") };
+    let password = password.loaded().expect("it is in the same file");
     assert_eq!(password.expose_secret(), "your-secure-password");
     assert_eq!(provider.sender.address.as_str(), "noreply@example.com");
     assert_eq!(provider.sender.name.as_deref(), Some("Breakglass Notifications"));
     assert_eq!((provider.retry.count, provider.retry.queue_size), (3, 1000));
+}
+
+#[test]
+fn an_example_with_oauth2_means_what_it_says() {
+    for (file, has_refresh_token) in [("office-365-oauth2", false), ("gmail-oauth2", true)] {
+        let loaded = load(&source(&reference(&format!("{file}.yaml")))).expect("it loads");
+        assert_eq!(loaded.warnings, [""; 0], "{file}");
+        let provider = loaded.catalog.providers.values().next().expect("a provider");
+        assert_eq!(provider.smtp.security, Security::StartTls);
+        let credentials = provider.smtp.credentials.as_ref().expect("there are credentials");
+        let Login::OAuth2(oauth2) = &credentials.login else { panic!("{credentials:?}") };
+        assert!(oauth2.token_url.starts_with("https://"), "{credentials:?}");
+        assert_eq!(credentials.missing(), None);
+        let (secret, token) = ("your-client-secret", "your-refresh-token");
+        let read: Vec<_> = credentials.secrets().iter().filter_map(|(_, s)| s.loaded()).collect();
+        let read: Vec<_> = read.iter().map(|secret| secret.expose_secret()).collect();
+        assert_eq!(read, if has_refresh_token { vec![secret, token] } else { vec![secret] });
+    }
+}
+
+#[test]
+fn a_token_endpoint_that_is_taken_can_be_asked() {
+    let sample = fs::read_to_string(reference("gmail-oauth2.yaml")).expect("the example is there");
+    let with_url = |url: &str| {
+        let folder = Folder::new();
+        folder.write("a.yaml", &sample.replace("https://oauth2.googleapis.com/token", url));
+        folder.load().is_ok()
+    };
+    let mut refused = String::new();
+    for c in ' '..='~' {
+        let url = format!("https://login.example.com/a{c}b");
+        // In quotes, as a URL with a colon or a hash must be.
+        if with_url(&format!("{:?}", url)) {
+            let uri: hyper::Uri = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!(uri.host(), Some("login.example.com"));
+            assert!(uri.path_and_query().is_some_and(|path| path.as_str() == format!("/a{c}b")));
+        } else {
+            refused.push(c);
+        }
+    }
+    assert_eq!(refused, " \"#<>[\\]^`{|}");
 }
 
 #[test]
@@ -156,8 +202,9 @@ fn a_folder_of_all_examples_warns_of_what_is_odd() {
     migrated.yaml:1: MailProvider default-smtp: replaces the one at basic.yaml:1
     multiple-providers.yaml:13: MailProvider standard-mail: spec.smtp.passwordRef: there is no Secret breakglass-system/standard-smtp-secret
     multiple-providers.yaml:35: MailProvider urgent-mail: spec.smtp.passwordRef: there is no Secret breakglass-system/urgent-smtp-secret
+    office-365.yaml:12: MailProvider o365-provider: spec.smtp.passwordRef: at the end of December 2026 Microsoft switches passwords for SMTP off in existing tenants, until an administrator switches them on again; use spec.smtp.oauth2
     office-365.yaml:12: MailProvider o365-provider: spec.smtp.passwordRef: there is no Secret breakglass-system/o365-secret
-    folder: only one MailProvider can be marked as default, and default-smtp, gmail-provider, internal-relay, mailhog, o365-provider, standard-mail are; default-smtp is used
+    folder: only one MailProvider can be marked as default, and default-smtp, gmail-oauth2-provider, gmail-provider, internal-relay, mailhog, o365-oauth2-provider, o365-provider, standard-mail are; default-smtp is used
     "#);
 }
 
@@ -197,7 +244,7 @@ fn a_missing_secret_or_key_leaves_the_provider_without_a_password_and_says_so() 
     let catalog = folder.load().expect("it loads").catalog;
     let password = |provider: &str| {
         let credentials = catalog.providers[&name(provider)].smtp.credentials.as_ref();
-        &credentials.expect("there are credentials").password
+        credentials.expect("there are credentials").secrets()[0].1
     };
     assert!(
         matches!(password("a"), Password::SecretNotFound(n) if n == "breakglass-system/missing")

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use breakglass_mailer::core::provider::{Password, Provider};
+use breakglass_mailer::core::provider::{Login, Password, Provider};
 use breakglass_mailer::manifests::{Source, load};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -61,8 +61,8 @@ fn provider(manifests: &str) -> Provider {
 }
 
 fn password(provider: &Provider) -> Option<String> {
-    match &provider.smtp.credentials.as_ref()?.password {
-        Password::Loaded(password) => Some(password.expose_secret().to_owned()),
+    match &provider.smtp.credentials.as_ref()?.login {
+        Login::Password(Password::Loaded(password)) => Some(password.expose_secret().to_owned()),
         other => panic!("{other:?}"),
     }
 }

@@ -28,6 +28,7 @@ fn hurried() -> Timeouts {
     let limit = Duration::from_secs(2);
     let idle = Duration::from_secs(60);
     Timeouts {
+        token: limit,
         connect: limit,
         tls: limit,
         command: limit,
@@ -50,7 +51,7 @@ fn provider(server: &SmtpServer, mode: Mode) -> Provider {
         Mode::Tls => Security::Implicit,
     };
     let password = Password::Loaded("correct horse".into());
-    let credentials = Credentials { username: "mailer".into(), password };
+    let credentials = Credentials::with_password("mailer", password);
     let smtp = Smtp {
         certificate_authority: Some(CertificateAuthority::Pem(PKI.ca_pem.clone())),
         credentials: (mode != Mode::Plain).then_some(credentials),

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use fields::{FIELDS, Field, PASSWORD, USERNAME, ZERO_IS_NOTHING};
 
 use crate::config::MigrateConfig;
-use crate::core::provider::Password;
+use crate::core::provider::{Login, Password};
 use crate::k8s::convert::{self, SecretNamespaces};
 use crate::k8s::crd::API_VERSION;
 use crate::k8s::field::FieldError;
@@ -280,9 +280,9 @@ fn check(migrated: &Migrated) -> anyhow::Result<()> {
         .context("the manifests would be refused, so they are not printed: this is a bug")?;
     let provider = loaded.catalog.providers.values().next();
     let credentials = provider.and_then(|provider| provider.smtp.credentials.as_ref());
-    let read = credentials.and_then(|credentials| match &credentials.password {
-        Password::Loaded(password) => Some(password.expose_secret()),
-        _ => None,
+    let read = credentials.and_then(|credentials| match &credentials.login {
+        Login::Password(password) => Some(password.loaded()?.expose_secret()),
+        Login::OAuth2(_) => None,
     });
     if provider.is_none() || read != migrated.password.as_deref() {
         bail!("the manifests would be misread, so they are not printed: this is a bug");

@@ -2,7 +2,11 @@ use rcgen::{CertificateParams, KeyPair};
 use secrecy::SecretString;
 
 use super::*;
-use crate::k8s::crd::{RetryConfig, SenderConfig};
+use crate::core::provider::{Grant, Login, OAuth2};
+use crate::k8s::crd::{
+    ClientSecretReference, OAuth2Config, RefreshTokenReference, RetryConfig, SecretKeyReference,
+    SenderConfig,
+};
 
 fn spec() -> MailProviderSpec {
     MailProviderSpec {
@@ -14,6 +18,7 @@ fn spec() -> MailProviderSpec {
             port: 587,
             username: Some("breakglass@example.com".into()),
             password_ref: Some(reference()),
+            oauth2: None,
             insecure_skip_verify: false,
             certificate_authority: None,
             disable_tls: false,
@@ -122,8 +127,117 @@ fn a_secret_of_a_listed_namespace_is_looked_up_there() {
         Password::SecretNotFound(format!("{namespace}/{name}"))
     };
     let provider = converted("a", &spec, namespaces, &missing).expect("it is valid");
-    let password = provider.smtp.credentials.map(|credentials| credentials.password);
-    assert!(matches!(password, Some(Password::SecretNotFound(name)) if name == "mail/smtp-secret"));
+    let login = provider.smtp.credentials.map(|credentials| credentials.login);
+    let missing = Password::SecretNotFound("mail/smtp-secret".into());
+    assert_eq!(login, Some(Login::Password(missing)));
+}
+
+fn with_oauth2(change: impl FnOnce(&mut OAuth2Config)) -> MailProviderSpec {
+    let mut spec = spec();
+    let key = "clientSecret".to_owned();
+    let mut oauth2 = OAuth2Config {
+        token_url: "https://login.example.com/token".into(),
+        client_id: "client".into(),
+        scope: Some("mail.send".into()),
+        client_secret_ref: Some(ClientSecretReference { name: "s".into(), key, namespace: None }),
+        refresh_token_ref: None,
+    };
+    change(&mut oauth2);
+    spec.smtp.password_ref = None;
+    spec.smtp.oauth2 = Some(oauth2);
+    spec
+}
+
+#[test]
+fn oauth2_means_client_credentials_unless_there_is_a_refresh_token() {
+    let refresh_token = |namespace: Option<&str>| RefreshTokenReference {
+        name: "r".into(),
+        key: "refreshToken".into(),
+        namespace: namespace.map(str::to_owned),
+    };
+    let told = |namespace: &str, name: &str, key: &str| {
+        Password::KeyNotFound(format!("{namespace}/{name}"), key.to_owned())
+    };
+    let allowed = ["mail".to_owned()];
+    let namespaces = SecretNamespaces { own: "default", allowed: &allowed };
+    let grant = |spec: &MailProviderSpec| {
+        let provider = converted("a", spec, namespaces, &told).expect("it is valid");
+        assert_eq!(provider.smtp.security, Security::StartTls);
+        let login = provider.smtp.credentials.map(|credentials| credentials.login);
+        let Some(Login::OAuth2(OAuth2 { grant, .. })) = login else { panic!("{login:?}") };
+        grant
+    };
+    let client_secret = told("default", "s", "clientSecret");
+    let secret = || Some(client_secret.clone());
+    assert_eq!(
+        grant(&with_oauth2(|_| {})),
+        Grant::ClientCredentials { client_secret: client_secret.clone() }
+    );
+    for (namespace, found, client_secret) in
+        [(None, "default", secret()), (Some("mail"), "mail", None), (Some(""), "default", None)]
+    {
+        let spec = with_oauth2(|oauth2| {
+            oauth2.refresh_token_ref = Some(refresh_token(namespace));
+            if client_secret.is_none() {
+                oauth2.client_secret_ref = None;
+            }
+        });
+        let refresh_token = told(found, "r", "refreshToken");
+        assert_eq!(grant(&spec), Grant::RefreshToken { refresh_token, client_secret });
+    }
+}
+
+#[test]
+fn all_that_is_wrong_with_oauth2_is_told_and_no_url_is_shown() {
+    let mut spec = with_oauth2(|oauth2| {
+        oauth2.token_url = "https://user:hunter2@login.example.com/token".into();
+        oauth2.client_id = "c\u{1}".into();
+        oauth2.scope = Some("mäil".into());
+        if let Some(reference) = &mut oauth2.client_secret_ref {
+            (reference.name, reference.key) = ("../s".into(), String::new());
+            reference.namespace = Some("kube-system".into());
+        }
+    });
+    spec.smtp.disable_tls = true;
+    spec.smtp.username = None;
+    let errors = converted("a", &spec, namespaces(), &found).expect_err("it is not valid");
+    let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(texts.join("\n"), @r#"
+    spec.smtp.username: Required value: username must be specified when oauth2 is provided: it names the mailbox
+    spec.smtp.disableTLS: Forbidden: with oauth2 TLS must not be disabled: whoever reads an access token can use it
+    spec.smtp.oauth2.tokenURL: Invalid value: must not have a user or a password in it
+    spec.smtp.oauth2.clientID: Invalid value: "c\u{1}": must be printable ASCII (RFC 6749 A)
+    spec.smtp.oauth2.scope: Invalid value: "mäil": must be printable ASCII (RFC 6749 A)
+    spec.smtp.oauth2.clientSecretRef.name: Invalid value: "../s": must be a lowercase RFC 1123 subdomain of at most 253 characters: letters, digits, '-' and '.', with a letter or digit at either end
+    spec.smtp.oauth2.clientSecretRef.key: Required value: the key in the Secret must not be empty
+    spec.smtp.oauth2.clientSecretRef.namespace: Forbidden: Secrets are read from namespace default and from those listed in --secret-namespaces only
+    "#);
+}
+
+#[test]
+fn a_secret_of_oauth2_that_is_missing_is_named_by_its_field() {
+    let spec = serde_json::to_value(with_oauth2(|_| {})).expect("JSON");
+    let missing = |_: &str, name: &str, _: &str| Password::SecretNotFound(name.to_owned());
+    let converted = mail_provider("a", &spec, UnknownFields::Refused, namespaces(), &missing);
+    let warnings = converted.expect("it is valid").warnings;
+    assert_eq!(warnings, ["spec.smtp.oauth2.clientSecretRef: there is no Secret s"]);
+}
+
+#[test]
+fn a_password_that_its_host_is_about_to_refuse_is_admitted_with_a_warning() {
+    for host in ["smtp.office365.com", "SMTP.Office365.com", "outlook.office365.com"] {
+        let warned = warned(|spec| spec.smtp.host = host.into());
+        assert_eq!(warned.len(), 1, "{host}: {warned:?}");
+        assert!(warned[0].starts_with("spec.smtp.passwordRef: at the end of December 2026 "));
+    }
+    let warned_of = warned(|spec| spec.smtp.host = "smtp-mail.outlook.com".into());
+    assert!(warned_of[0].contains("Outlook.com in September 2024"), "{warned_of:?}");
+    for host in ["office365.com.example.com", "notoffice365.com", "smtp.gmail.com"] {
+        assert_eq!(warned(|spec| spec.smtp.host = host.into()), [""; 0], "{host}");
+    }
+    let mut spec = with_oauth2(|_| {});
+    spec.smtp.host = "smtp.office365.com".into();
+    assert_eq!(warnings(&spec), [""; 0]);
 }
 
 #[test]

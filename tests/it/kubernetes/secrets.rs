@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{is, provider, start, to_ada};
 use crate::support::kube::Kube;
-use crate::support::smtp::{Script, SmtpServer, Verb, say};
+use crate::support::smtp::{PKI, Script, SmtpServer, Verb, say};
+use crate::support::token_server::TokenServer;
 
 /// How AUTH PLAIN says it.
 fn credentials(password: &str) -> String {
@@ -103,6 +104,46 @@ async fn a_secret_counts_for_the_next_login_and_without_one_mail_is_parked_undia
     }
     assert_eq!(server.accepted().len(), 6);
 
+    let all = kube.kubectl(&["get", "mailproviders,events", "-A", "-o", "yaml"]).expect("yaml");
+    assert!(!all.contains(" horse") && !app.process.log().contains(" horse"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_oauth2_is_followed_as_a_password_is() {
+    let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
+    let (tokens, server) =
+        (TokenServer::start().await, SmtpServer::start(Script::starttls()).await);
+    let login = json!({
+        "default": true,
+        "smtp": {
+            "host": "localhost",
+            "certificateAuthority": PKI.ca_pem,
+            "username": "mailer",
+            "oauth2": {
+                "tokenURL": tokens.url,
+                "clientID": "client-7",
+                "clientSecretRef": {"name": "smtp-secret"},
+            },
+        },
+    });
+    kube.apply(&provider("login", server.port(), &login)).expect("applied");
+    is_missing(&kube, "SecretNotFound", "there is no Secret default/smtp-secret").await;
+    let parked = app.notify(&to_ada()).await;
+    app.queue_has("login", "parked", 1).await;
+    kube.apply(&secret(&json!({"other": "x"}))).expect("applied");
+    let words = "the Secret default/smtp-secret has no value for the key clientSecret";
+    is_missing(&kube, "KeyNotFound", words).await;
+    assert_eq!((tokens.asked().len(), server.seen().connections_count), (0, 0));
+
+    kube.apply(&secret(&json!({"clientSecret": "first horse\n"}))).expect("applied");
+    app.jobs_are(&parked, &["delivered"]).await;
+    is(&kube, "login", "PasswordLoaded", "True SecretLoaded").await;
+    is(&kube, "login", "Ready", "True Configured").await;
+    kube.apply(&secret(&json!({"clientSecret": "second horse"}))).expect("applied");
+    let asked = tokens.was_asked(2).await;
+    for (asked, horse) in asked.iter().zip(["first", "second"]) {
+        assert!(asked.ends_with(&format!("client_secret={horse}+horse")), "{asked}");
+    }
     let all = kube.kubectl(&["get", "mailproviders,events", "-A", "-o", "yaml"]).expect("yaml");
     assert!(!all.contains(" horse") && !app.process.log().contains(" horse"));
 }

@@ -7,7 +7,7 @@ use breakglass_mailer::core::job::AttemptOutcome::{
     self, Deferred, Delivered, Rejected, Unreachable,
 };
 use breakglass_mailer::core::outcome::{Cause, Outcome, Stage};
-use breakglass_mailer::core::provider::{CertificateAuthority, Password, Security};
+use breakglass_mailer::core::provider::{CertificateAuthority, Login, Password, Security};
 use breakglass_mailer::delivery::transport::Transport;
 use breakglass_mailer::smtp::{SmtpTransport, Timeouts};
 
@@ -214,7 +214,7 @@ async fn a_provider_without_its_password_or_with_an_unreadable_ca_is_not_dialled
     let transport = SmtpTransport::new(Timeouts::default());
     let mut no_password = provider(&server, Mode::StartTls);
     if let Some(credentials) = &mut no_password.smtp.credentials {
-        credentials.password = Password::SecretNotFound("default/smtp".into());
+        credentials.login = Login::Password(Password::SecretNotFound("default/smtp".into()));
     }
     let outcome = transport.send(&Arc::new(no_password), &job("ada@example.com"), &content()).await;
     let failure = outcome.failure().expect("a failure");

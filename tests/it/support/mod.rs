@@ -28,6 +28,7 @@ pub mod served;
 pub mod sink;
 pub mod smtp;
 pub mod sparse;
+pub mod token_server;
 pub mod trace;
 pub mod volume;
 pub mod wait;

@@ -85,7 +85,11 @@ async fn converse(
     stream.shutdown().await
 }
 
-async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
+/// Reads a request, head and body.
+///
+/// # Errors
+/// When the client ends the connection first.
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -40,6 +40,25 @@ impl Provider {
         self.secret(Some(json!({"password": password})))
     }
 
+    /// Logs in with access tokens from `token_url`, as a client with a secret.
+    pub fn oauth2(mut self, token_url: &str, username: &str, client_secret: &str) -> Self {
+        self.smtp["username"] = username.into();
+        self.smtp["oauth2"] = json!({
+            "tokenURL": token_url, "clientID": "client-7", "scope": "mail.send openid",
+            "clientSecretRef": {"name": self.name},
+        });
+        self.secret(Some(json!({"clientSecret": client_secret})))
+    }
+
+    /// The same with a refresh token.
+    pub fn refresh(mut self, refresh_token: &str) -> Self {
+        self.smtp["oauth2"]["refreshTokenRef"] = json!({"name": self.name});
+        if let Some(secret) = &mut self.secret {
+            secret["refreshToken"] = refresh_token.into();
+        }
+        self
+    }
+
     /// The same with another Secret, given as its `stringData`, or without one.
     pub fn secret(mut self, string_data: Option<Value>) -> Self {
         self.secret = string_data;

@@ -93,6 +93,112 @@ pub fn cases() -> Vec<Case> {
             &[("/smtp/passwordRef/namespace", json!("kube-system"))],
             RefusedByWebhook("spec.smtp.passwordRef.namespace: Forbidden: "),
         ),
+        case("access tokens", &[with_oauth2(&[]), no_password()], Allowed),
+        case(
+            "access tokens for a public client",
+            &[
+                with_oauth2(&[
+                    ("clientSecretRef", Value::Null),
+                    ("refreshTokenRef", json!({"name": "s"})),
+                ]),
+                no_password(),
+            ],
+            Allowed,
+        ),
+        case(
+            "a token server on this machine",
+            &[with_oauth2(&[("tokenURL", json!("http://127.0.0.1:8080/token"))]), no_password()],
+            Allowed,
+        ),
+        case(
+            "a password for Office 365",
+            &[(host, json!("smtp.office365.com"))],
+            Warned("spec.smtp.passwordRef: at the end of December 2026 Microsoft switches "),
+        ),
+        case(
+            "access tokens and a password",
+            &[with_oauth2(&[])],
+            RefusedBySchema(
+                "spec.smtp.oauth2: Forbidden: oauth2 and passwordRef exclude each other",
+            ),
+        ),
+        case(
+            "access tokens without a username",
+            &[with_oauth2(&[]), no_password(), ("/smtp/username", json!(""))],
+            RefusedBySchema(
+                "spec.smtp.username: Required value: username must be specified when oauth2",
+            ),
+        ),
+        case(
+            "access tokens without TLS",
+            &[with_oauth2(&[]), no_password(), ("/smtp/disableTLS", json!(true))],
+            RefusedBySchema(
+                "spec.smtp.disableTLS: Forbidden: with oauth2 TLS must not be disabled",
+            ),
+        ),
+        case(
+            "access tokens for nothing",
+            &[with_oauth2(&[("clientSecretRef", Value::Null)]), no_password()],
+            RefusedBySchema(
+                "spec.smtp.oauth2.clientSecretRef: Required value: clientSecretRef must be \
+                 specified when refreshTokenRef is not",
+            ),
+        ),
+        case(
+            "a token server in plaintext",
+            &[with_oauth2(&[("tokenURL", json!("http://login.example.com/"))]), no_password()],
+            RefusedBySchema(
+                "tokenURL must begin with https://, or with http:// and a loopback host",
+            ),
+        ),
+        case(
+            "a token server whose name only looks like a loopback one",
+            &[with_oauth2(&[("tokenURL", json!("http://127.0.0.1.example.com"))]), no_password()],
+            RefusedBySchema(
+                "tokenURL must begin with https://, or with http:// and a loopback host",
+            ),
+        ),
+        case(
+            "a password in the URL of a token server",
+            &[with_oauth2(&[("tokenURL", json!("https://u:p@example.com/"))]), no_password()],
+            RefusedByWebhook("spec.smtp.oauth2.tokenURL: Invalid value: must not have a user or"),
+        ),
+        case(
+            "no token server",
+            &[with_oauth2(&[("tokenURL", Value::Null)]), no_password()],
+            RefusedBySchema("spec.smtp.oauth2.tokenURL: Required value"),
+        ),
+        case(
+            "an empty client ID",
+            &[with_oauth2(&[("clientID", json!(""))]), no_password()],
+            RefusedBySchema("spec.smtp.oauth2.clientID"),
+        ),
+        case(
+            "a scope of several lines",
+            &[with_oauth2(&[("scope", json!("a\nb"))]), no_password()],
+            RefusedByWebhook("spec.smtp.oauth2.scope: Invalid value: "),
+        ),
+        case(
+            "a client secret without a key",
+            &[with_oauth2(&[("clientSecretRef", json!({"name": "s", "key": ""}))]), no_password()],
+            RefusedByWebhook("spec.smtp.oauth2.clientSecretRef.key: Required value"),
+        ),
+        case(
+            "a refresh token of another namespace",
+            &[
+                with_oauth2(&[(
+                    "refreshTokenRef",
+                    json!({"name": "s", "namespace": "kube-system"}),
+                )]),
+                no_password(),
+            ],
+            RefusedByWebhook("spec.smtp.oauth2.refreshTokenRef.namespace: Forbidden: "),
+        ),
+        case(
+            "a misspelt field of access tokens",
+            &[with_oauth2(&[("tokenUrl", json!("https://example.com"))]), no_password()],
+            RefusedBySchema("unknown field \"spec.smtp.oauth2.tokenUrl\""),
+        ),
         case(
             "no sender",
             &[("/sender", Value::Null)],
@@ -164,6 +270,26 @@ pub fn cases() -> Vec<Case> {
             RefusedBySchema("unknown field \"spec.retries\""),
         ),
     ]
+}
+
+/// Access tokens by a client with a secret, with some fields replaced; null leaves one out.
+fn with_oauth2(changes: &[(&str, Value)]) -> (&'static str, Value) {
+    let mut oauth2 = json!({
+        "tokenURL": "https://login.example.com/token",
+        "clientID": "client",
+        "clientSecretRef": {"name": "smtp-secret"},
+    });
+    for (field, value) in changes {
+        oauth2[*field] = value.clone();
+    }
+    if let Some(fields) = oauth2.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    ("/smtp/oauth2", oauth2)
+}
+
+fn no_password() -> (&'static str, Value) {
+    ("/smtp/passwordRef", Value::Null)
 }
 
 fn highest() -> Value {

@@ -20,7 +20,7 @@ pub use exim::exim;
 pub use haraka::haraka;
 pub use maildev::maildev;
 pub use opensmtpd::opensmtpd;
-pub use postfix::postfix;
+pub use postfix::{postfix, postfix_with_tokens};
 pub use smtp_sink::smtp_sink;
 
 use site::Site;

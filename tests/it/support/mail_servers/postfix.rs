@@ -13,8 +13,20 @@ const OFFER: Offer = Offer {
     ..USUAL
 };
 
+/// It asks with the token in a header, and is told whose it is.
+const TOKENS: &str = "introspection_mode = auth\nusername_attribute = username\n";
+
 /// Starts it; needs `need("postfix")`.
 pub async fn postfix() -> MailServer {
+    start(None).await
+}
+
+/// The same, where a login may also be an access token that whoever answers at this URL vouches for.
+pub async fn postfix_with_tokens(introspection_url: &str) -> MailServer {
+    start(Some(introspection_url)).await
+}
+
+async fn start(introspection_url: Option<&str>) -> MailServer {
     let mut site = Site::new();
     let id = printed(Command::new("id").args(["-u", "postfix"]));
     let user: u32 = id.trim().parse().expect("the user postfix");
@@ -25,7 +37,12 @@ pub async fn postfix() -> MailServer {
     site.write("etc/master.cf", include_str!("postfix/master.cf"));
     site.write("etc/at-rcpt", include_str!("postfix/at-rcpt"));
     site.write("etc/at-dot", include_str!("postfix/at-dot"));
-    site.write("dovecot.conf", include_str!("postfix/dovecot.conf"));
+    let mut dovecot = include_str!("postfix/dovecot.conf").to_owned();
+    if let Some(url) = introspection_url {
+        dovecot += include_str!("postfix/dovecot-tokens.conf");
+        site.write("tokens.conf", &format!("introspection_url = {url}\n{TOKENS}"));
+    }
+    site.write("dovecot.conf", &dovecot);
     site.write("users", "@USER@:{PLAIN}@PASSWORD@\n");
 
     let command = |program: &str, args: [&str; 3]| {

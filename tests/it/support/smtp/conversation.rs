@@ -61,7 +61,7 @@ impl Conversation {
                 let mode = self.shared.script().mode;
                 let offer = match (mode, self.wire().is_encrypted()) {
                     (Mode::StartTls, false) => "STARTTLS",
-                    _ => "AUTH PLAIN LOGIN",
+                    _ => "AUTH PLAIN LOGIN XOAUTH2",
                 };
                 let reply = format!("250-fake\r\n250-SIZE 10485760\r\n250-SMTPUTF8\r\n250 {offer}");
                 self.answer(verb, line, &reply).await?;
@@ -96,7 +96,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// PLAIN with its initial response, or LOGIN with its two prompts.
+    /// PLAIN with its initial response, LOGIN with its two prompts, or XOAUTH2.
     async fn log_in(&mut self, line: &str) -> io::Result<()> {
         if line.to_ascii_uppercase().starts_with("AUTH LOGIN") {
             let asks =
@@ -108,7 +108,30 @@ impl Conversation {
                 self.line().await?;
             }
         }
+        if line.to_ascii_uppercase().starts_with("AUTH XOAUTH2") {
+            return self.log_in_by_token(line.to_owned()).await;
+        }
         self.answer(Verb::Auth, line, "235 2.7.0 welcome").await?;
+        Ok(())
+    }
+
+    /// The script sees the whole line, wherever its second part came. Who says 334 to it refuses it,
+    /// and says so once the client has heard why.
+    async fn log_in_by_token(&mut self, mut line: String) -> io::Result<()> {
+        if 510 < line.len() {
+            self.answer(Verb::Unknown, &line, "500 5.5.6 line too long").await?;
+            return Ok(());
+        }
+        if line.trim().len() == "AUTH XOAUTH2".len() {
+            if self.answer(Verb::AuthXoauth2, &line, "334 ").await? != b'3' {
+                return Ok(());
+            }
+            line = format!("AUTH XOAUTH2 {}", self.line().await?);
+        }
+        if self.answer(Verb::Auth, &line, "235 2.7.0 welcome").await? == b'3' {
+            let said = self.line().await?;
+            self.answer(Verb::AuthRefused, &said, "535 5.7.3 the token is not good").await?;
+        }
         Ok(())
     }
 

@@ -9,12 +9,16 @@ pub enum Verb {
     Ehlo,
     Helo,
     StartTls,
-    /// AUTH PLAIN, or the password of AUTH LOGIN.
+    /// AUTH PLAIN, the password of AUTH LOGIN, or the token of AUTH XOAUTH2.
     Auth,
     /// AUTH LOGIN, upon which the server asks for the name.
     AuthLogin,
     /// The name of AUTH LOGIN, upon which the server asks for the password.
     Username,
+    /// AUTH XOAUTH2 without its token, upon which the server asks for that.
+    AuthXoauth2,
+    /// What the client says to a 334 after its token.
+    AuthRefused,
     Mail,
     Rcpt,
     Data,
