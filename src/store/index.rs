@@ -57,7 +57,7 @@ impl Index {
     pub(super) fn open(folder: &Path) -> Applied<Self> {
         let config = sled::Config::new()
             .path(folder)
-            .cache_capacity(16 << 20)
+            .cache_capacity(4 << 20)
             // Segment collection runs only in the flusher thread.
             .flush_every_ms(Some(1000));
         let db = config.open().map_err(broken)?;
@@ -82,17 +82,18 @@ impl Index {
     pub(super) fn tally(&self) -> Applied<BTreeMap<Id, Location>> {
         self.write_out()?;
         lock(&self.live_bytes).clear();
-        let mut contents = BTreeMap::new();
+        let mut contents = Vec::new();
         self.rows.heads(|head| {
             self.count(&head.location, 1);
             if head.location.content_bytes > 0 {
-                contents.insert(head.id, head.location);
+                contents.push((head.id, head.location));
             }
         })?;
         if let Some(last) = self.rows.newest_first(None).next().transpose()? {
             self.see_ids(&last.notification);
         }
-        Ok(contents)
+        // At once, because a tree that grows takes twice the memory.
+        Ok(contents.into_iter().collect())
     }
 
     /// Writes everything out. Nothing may be applied after it.
