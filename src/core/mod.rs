@@ -10,6 +10,8 @@ pub mod health;
 pub mod job;
 pub mod notification;
 pub mod outcome;
+pub mod outlook;
+pub mod pace;
 pub mod provider;
 pub mod route;
 pub mod time;
