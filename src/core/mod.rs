@@ -13,6 +13,7 @@ pub mod outcome;
 pub mod outlook;
 pub mod pace;
 pub mod provider;
+pub mod quota;
 pub mod route;
 pub mod time;
 pub mod trace;

@@ -19,6 +19,8 @@ pub(super) struct Lane {
     fresh: BTreeSet<(Time, JobId)>,
     retries: BTreeSet<(Time, JobId)>,
     retry_is_next: bool,
+    /// Attempts under way.
+    pub(super) in_flight_count: usize,
     /// Wakes whoever waits for this lane when a job comes in or back.
     pub(super) arrival: Arc<Notify>,
 }
@@ -54,6 +56,12 @@ impl Lane {
     pub(super) fn next_due(&self, now: Time) -> Option<Time> {
         let behind = (Bound::Excluded((now, JobId(Uuid::max()))), Bound::Unbounded);
         let first = |side: &BTreeSet<_>| side.range(behind).next().map(|(due, _)| *due);
+        [first(&self.fresh), first(&self.retries)].into_iter().flatten().min()
+    }
+
+    /// When the earliest of its jobs is due.
+    pub(super) fn first_due(&self) -> Option<Time> {
+        let first = |side: &BTreeSet<(Time, JobId)>| side.first().map(|(due, _)| *due);
         [first(&self.fresh), first(&self.retries)].into_iter().flatten().min()
     }
 

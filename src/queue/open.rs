@@ -51,7 +51,8 @@ impl Queue {
         let (lanes, _) = watch::channel(names);
         let deadline_changed = Notify::new();
         let state = Mutex::new(state);
-        Ok(Arc::new(Self { store, clock, age_max, state, lanes, deadline_changed }))
+        let opened_at = now;
+        Ok(Arc::new(Self { store, clock, age_max, opened_at, state, lanes, deadline_changed }))
     }
 }
 

@@ -1,9 +1,13 @@
 //! What a person sees of the queue, from memory.
 
+use std::collections::BTreeMap;
+
 use super::Queue;
+use super::due::Lane;
 use super::state::{Hold, Home, Slot};
 use crate::core::job::{DeadReason, Job, JobId, JobState};
 use crate::core::notification::AddressPart;
+use crate::core::outlook::{Departures, Outlook};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 
@@ -115,9 +119,30 @@ impl Queue {
         }
     }
 
-    /// The depth of each provider's queue, by the provider that accepted the jobs.
+    /// What is known of when the queue of `provider` has `missing_count` places more.
     #[must_use]
-    pub fn depths(&self) -> Vec<(ProviderName, Depth)> {
+    pub fn outlook(&self, provider: &ProviderName, missing_count: usize) -> Outlook {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let places = u64::try_from(missing_count).unwrap_or(u64::MAX);
+        let (lane, parked) = (state.lanes.get(provider), state.parked.get(provider));
+        let is_under_way = lane.is_some_and(|lane| 0 < lane.in_flight_count);
+        let first_due = lane.and_then(Lane::first_due);
+        let has_parked = parked.is_some_and(|parked| !parked.is_empty());
+        let home = state.homes.entry(provider.clone()).or_default();
+        let departures = home.departures.get_or_insert_with(|| Departures::since(self.opened_at));
+        Outlook {
+            at_this_pace: departures.time_for(places, now),
+            is_under_way,
+            first_due,
+            has_parked,
+        }
+    }
+
+    /// The depth of each provider's queue, by the provider that accepted the jobs. `starts` tells
+    /// which providers take no mail before a later time.
+    #[must_use]
+    pub fn depths(&self, starts: &BTreeMap<ProviderName, Time>) -> Vec<(ProviderName, Depth)> {
         let now = self.clock.now();
         let state = self.lock();
         let depth_of = |home: &Home| {
@@ -134,6 +159,8 @@ impl Queue {
                             Phase::Scheduled => depth.scheduled += 1,
                             _ => depth.ready += 1,
                         }
+                        let start = starts.get(slot.job.progress.provider()).copied();
+                        let due = due.max(start.unwrap_or_default());
                         let earliest = depth.next_attempt_at.unwrap_or(due).min(due);
                         depth.next_attempt_at = Some(earliest);
                     }

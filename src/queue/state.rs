@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::Ids;
 use super::due::Lane;
 use crate::core::job::{Job, JobId, JobState};
+use crate::core::outlook::Departures;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 
@@ -53,6 +54,8 @@ pub(super) struct Home {
     pub(super) jobs: BTreeSet<(Time, JobId)>,
     /// Places of jobs whose acceptance is being committed.
     pub(super) reserved_count: usize,
+    /// How fast places became free, from the first that did.
+    pub(super) departures: Option<Departures>,
 }
 
 impl Home {
@@ -93,6 +96,9 @@ impl State {
         let slot = self.jobs.get_mut(&id).filter(|slot| slot.hold == Hold::Free)?;
         slot.hold = hold;
         let job = slot.job.clone();
+        if hold == Hold::Attempt {
+            self.lane(job.progress.provider()).in_flight_count += 1;
+        }
         self.deadlines.remove(&(job.progress.deadline, id));
         match &job.progress.state {
             JobState::Queued { .. } => self.lane(job.progress.provider()).remove(&job),
@@ -112,6 +118,10 @@ impl State {
     /// Puts a held job where its progress says; one that ended leaves memory.
     pub(super) fn put(&mut self, job: Job) {
         let id = job.id;
+        if let Some(slot) = self.jobs.get(&id).filter(|slot| slot.hold == Hold::Attempt) {
+            let provider = slot.job.progress.provider().clone();
+            self.lane(&provider).in_flight_count -= 1;
+        }
         self.occupy(&job);
         match &job.progress.state {
             JobState::Queued { .. } => {
@@ -137,6 +147,12 @@ impl State {
             slot.job = job;
             slot.hold = Hold::Free;
         }
+    }
+
+    /// A place of `home` became free.
+    pub(super) fn left(&mut self, home: &ProviderName, opened_at: Time, now: Time) {
+        let home = self.homes.entry(home.clone()).or_default();
+        home.departures.get_or_insert_with(|| Departures::since(opened_at)).add(now);
     }
 
     /// Gives a job the place that its progress asks for, and frees the one that it had.

@@ -304,6 +304,26 @@ impl Index {
         ids(&self.ended, &[], &time.to_be_bytes(), limit)
     }
 
+    /// When each job was delivered, since a time, and by which provider.
+    pub(super) fn delivered_since(
+        &self,
+        time: u64,
+        mut found: impl FnMut(&str, u64),
+    ) -> Applied<()> {
+        for key in self.ended.range(time.to_be_bytes()..).keys() {
+            let key = key.map_err(broken)?;
+            let Some(row) = get::<JobRow>(&self.jobs, key.get(8..).unwrap_or_default())? else {
+                continue;
+            };
+            if let State::Delivered { at } = row.progress.state
+                && let Some(provider) = row.progress.chain.get(usize::from(row.progress.position))
+            {
+                found(provider, at);
+            }
+        }
+        Ok(())
+    }
+
     /// Ids in `key_ages` before a time.
     pub(super) fn keys_before(&self, time: u64, limit: usize) -> Applied<Vec<Uuid>> {
         ids(&self.key_ages, &[], &time.to_be_bytes(), limit)
