@@ -94,6 +94,10 @@ metrics! {
     failovers: IntCounterVec = "breakglass_mailprovider_failovers_total" ["from", "to"];
     /// Whether a provider is known to be unreachable, so that jobs do not dial it.
     circuit_open: IntGaugeVec = "breakglass_mailprovider_circuit_open" ["provider"];
+    /// Whether a provider takes no mail for now: its server's quota or its own day's limit is used up.
+    held: IntGaugeVec = "breakglass_mailprovider_held" ["provider"];
+    /// Messages that a provider took within the last 24 hours; absent without messagesPerDay.
+    day_messages: IntGaugeVec = "breakglass_mailprovider_day_messages" ["provider"];
     /// How long one attempt took, whatever came of it.
     send_seconds: HistogramVec =
         "breakglass_mailprovider_send_duration_seconds" ["provider"] in WIRE_SECONDS;
@@ -137,6 +141,10 @@ pub struct ProviderReading {
     pub status: Option<ProviderStatus>,
     /// Whether jobs do not dial it.
     pub is_circuit_open: bool,
+    /// Whether it takes no mail for now, by a quota or its day's limit.
+    pub is_held: bool,
+    /// Messages within the last 24 hours, where these are limited.
+    pub day_messages_count: Option<u64>,
     /// Its `queueSize`.
     pub capacity: usize,
     /// Its jobs by where they stand.
@@ -268,6 +276,13 @@ impl Metrics {
             Some(status) => self.status.with_label_values(&[name]).set(status as i64),
             None => drop(self.status.remove_label_values(&[name])),
         }
+        match reading.day_messages_count {
+            Some(count) => {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                self.day_messages.with_label_values(&[name]).set(count);
+            }
+            None => drop(self.day_messages.remove_label_values(&[name])),
+        }
         for (state, count) in reading.states {
             self.queue_depth.with_label_values(&[name, state]).set(number(count));
         }
@@ -275,6 +290,7 @@ impl Metrics {
         let gauges = [
             (&self.queue_capacity, number(reading.capacity)),
             (&self.circuit_open, i64::from(reading.is_circuit_open)),
+            (&self.held, i64::from(reading.is_held)),
             (&self.dead_letters, number(reading.dead_letters_count)),
             (&self.oldest_pending, oldest_seconds),
         ];

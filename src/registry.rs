@@ -3,6 +3,8 @@
 //! One place that everything asks: routing, lanes, the health checks and the API. A new catalog
 //! replaces the old one whole; whoever needs to know watches it.
 
+mod paces;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +16,9 @@ use crate::core::health::{Health, HealthEvent, HealthIntervals};
 use crate::core::provider::{Provider, ProviderName};
 use crate::core::route::Catalog;
 use crate::core::time::Time;
+use paces::Paces;
+
+pub use paces::{Held, Sending};
 
 /// See the module.
 #[derive(Debug)]
@@ -25,8 +30,10 @@ pub struct Registry {
     changes: watch::Sender<u64>,
     /// Wakes the health checks when one of them is due earlier than it was.
     check_moved: Arc<Notify>,
+    paces: Paces,
     intervals: HealthIntervals,
     clock: Clock,
+    started: Time,
 }
 
 /// The last attempts to send through a provider.
@@ -47,6 +54,10 @@ pub struct Transition {
     pub opened: bool,
     /// Its circuit closed just now.
     pub closed: bool,
+    /// Its server said just now that a quota is used up.
+    pub held: bool,
+    /// Its server takes mail again after it had said so.
+    pub released: bool,
 }
 
 impl Registry {
@@ -61,8 +72,10 @@ impl Registry {
             sends: Mutex::default(),
             changes,
             check_moved: Arc::default(),
+            paces: Paces::default(),
             intervals,
             clock,
+            started: clock.now(),
         }
     }
 
@@ -127,11 +140,14 @@ impl Registry {
         let mut all = self.lock_health();
         let Some(provider) = self.current(used) else { return Transition::default() };
         let health = all.entry(used.name.clone()).or_default();
-        let after = health.after(event, provider.retry.count, self.intervals, self.clock.now());
+        let now = self.clock.now();
+        let after = health.after(event, provider.retry.count, self.intervals, now);
         let transition = Transition {
             reached: matches!(event, HealthEvent::Reached | HealthEvent::CheckPassed),
             opened: health.is_closed() && !after.is_closed(),
             closed: !health.is_closed() && after.is_closed(),
+            held: health.held(now).is_none() && after.held(now).is_some(),
+            released: health.held.is_some() && after.held.is_none(),
         };
         if after.next_check < health.next_check {
             self.check_moved.notify_waiters();

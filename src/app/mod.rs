@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::{AuthMode, Policy, Redrive, Serve, own_namespace};
 use crate::core::health::HealthIntervals;
 use crate::core::time::Time;
-use crate::delivery::{Delivery, Retention};
+use crate::delivery::{Delivery, Gates, Retention};
 use crate::http::server::{self, Limits};
 use crate::http::tokens::{self, Tokens};
 use crate::http::{Api, Auth, BodyBudget, history, router};
@@ -231,6 +231,7 @@ impl App {
             tracer: mode.tracer.clone(),
             clock: self.clock,
             connections_max: usize::from(self.policy.max_connections),
+            gates: Gates::default(),
             redrive: self.policy.redrive == Redrive::Auto,
             leads: mode.leads,
             retention: Retention {

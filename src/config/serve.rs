@@ -83,7 +83,7 @@ pub struct Policy {
     #[arg(long, env = "BREAKGLASS_MAILER_IDEMPOTENCY_RETENTION", default_value = "24h",
           value_parser = duration)]
     pub idempotency_retention: Duration,
-    /// Connections to each provider at once
+    /// Connections to each provider at once that has no limits.maxConnections
     #[arg(long, env = "BREAKGLASS_MAILER_MAX_CONNECTIONS", default_value_t = 4,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_connections: u16,

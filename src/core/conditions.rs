@@ -125,6 +125,11 @@ fn ready(provider: &Provider, health: &Health, catalog: &Catalog) -> (bool, Reas
             let message = format!("{} is the default and takes precedence", default.name);
             (true, Reason::DuplicateDefault, message)
         }
+        // Nothing to mend, and no reason to restart anything.
+        _ if let Some(hold) = &health.held => {
+            let message = format!("the server's quota is used up, mail waits: {}", hold.message);
+            (true, Reason::Configured, message)
+        }
         _ => (true, Reason::Configured, "the provider is configured".to_owned()),
     }
 }
@@ -165,9 +170,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::core::health::{HealthEvent, HealthIntervals};
     use crate::core::notification::Address;
     use crate::core::outcome::Cause;
     use crate::core::provider::{Grant, Login, OAuth2, ProviderName, Security, Sender, Smtp};
+    use crate::core::quota::Quota;
+    use crate::core::time::Time;
 
     fn provider(name: &str) -> Provider {
         let name = ProviderName::new(name).expect("a name");
@@ -283,6 +291,20 @@ mod tests {
         assert_eq!(shown(&default("b"), &health, &catalog), ["Ready=true DuplicateDefault"]);
         let message = &conditions(&default("b"), &health, &catalog)[0].message;
         assert_eq!(message, "a is the default and takes precedence");
+    }
+
+    #[test]
+    fn a_quota_that_is_used_up_is_told_and_is_nothing_to_mend() {
+        let held = HealthEvent::Held(Quota::Day, "the server refused the sender: 550 5.4.5".into());
+        let health = Health { healthy: Some(true), ..Health::default() };
+        let health = health.after(&held, 0, HealthIntervals::default(), Time(0));
+        let catalog = Catalog::default();
+        let expected = ["Ready=true Configured", "Healthy=true HealthCheckPassed"];
+        assert_eq!(shown(&provider("a"), &health, &catalog), expected);
+        let message = &conditions(&provider("a"), &health, &catalog)[0].message;
+        let told =
+            "the server's quota is used up, mail waits: the server refused the sender: 550 5.4.5";
+        assert_eq!(message, told);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Verdict {
         /// The earliest time of the next attempt.
         due: Time,
     },
+    /// The same provider again, as soon as that takes mail: it costs no attempt.
+    Wait,
     /// The provider at `position` of the chain, at once and with fresh attempts.
     Failover {
         /// An index in the chain.
@@ -34,7 +36,8 @@ pub enum Verdict {
 /// What `outcome` of an attempt on the job's current provider means.
 ///
 /// `policy` is that provider's; `next` is the position of the next provider of the chain that can
-/// be tried, if there is one; the attempt itself is not yet counted in `job`.
+/// be tried, if there is one; the attempt itself is not yet counted in `job`. A provider whose quota is
+/// used up is said nothing of the message: it goes to that next one at once, or waits.
 #[must_use]
 pub fn decide(
     job: &Job,
@@ -50,6 +53,9 @@ pub fn decide(
         Outcome::Internal(failure) => return bury(DeadReason::Internal, failure),
         Outcome::Deferred(failure) => (DeadReason::Deferred, failure),
         Outcome::Unreachable(failure) => (DeadReason::Unreachable, failure),
+        Outcome::Held(..) => {
+            return next.map_or(Verdict::Wait, |position| Verdict::Failover { position });
+        }
     };
     let attempt = job.progress.attempts_here.saturating_add(1);
     if attempt <= policy.count {
@@ -71,12 +77,15 @@ impl Verdict {
     pub fn apply(&self, progress: &Progress, attempted: bool, now: Time) -> Progress {
         let mut after = progress.clone();
         if attempted {
-            after.attempts_here = after.attempts_here.saturating_add(1);
+            let costs = u16::from(*self != Self::Wait);
+            after.attempts_here = after.attempts_here.saturating_add(costs);
             after.attempts_all = after.attempts_all.saturating_add(1);
         }
         match self {
             Self::Done => after.state = JobState::Delivered { at: now },
             Self::Retry { due } => after.state = JobState::Queued { due: *due },
+            // What it waits for is known in memory, and shown from there.
+            Self::Wait => after.state = JobState::Queued { due: now },
             Self::Failover { position } => {
                 after.position = *position;
                 after.attempts_here = 0;
@@ -98,6 +107,7 @@ mod tests {
     use crate::core::notification::{Address, NotificationId};
     use crate::core::outcome::{Cause, Reply, Stage};
     use crate::core::provider::ProviderName;
+    use crate::core::quota::Quota;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -161,6 +171,24 @@ mod tests {
         let refused = Outcome::Rejected(failure(550, Some([5, 1, 1]), "no such user"));
         let verdict = decide(&job(2), &refused, &RetryPolicy::default(), Some(1), Time(0));
         assert!(matches!(verdict, Verdict::Bury { reason: DeadReason::Rejected, .. }));
+    }
+
+    #[test]
+    fn a_quota_costs_no_attempt_and_leads_to_the_next_provider_or_to_waiting() {
+        let full = failure(550, Some([5, 4, 5]), "Daily user sending limit exceeded");
+        let held = Outcome::Held(Quota::Day, full);
+        let policy = RetryPolicy { count: 0, ..RetryPolicy::default() };
+        let mut job = job(2);
+        for attempts_all in 1..50 {
+            let verdict = decide(&job, &held, &policy, None, Time(7));
+            assert_eq!(verdict, Verdict::Wait);
+            job.progress = verdict.apply(&job.progress, true, Time(7));
+            let Progress { state, attempts_here, attempts_all: all, .. } = &job.progress;
+            assert_eq!((attempts_here, all), (&0, &attempts_all));
+            assert_eq!(*state, JobState::Queued { due: Time(7) });
+        }
+        let verdict = decide(&job, &held, &policy, Some(1), Time(7));
+        assert_eq!(verdict, Verdict::Failover { position: 1 });
     }
 
     #[test]

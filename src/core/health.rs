@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::outcome::Cause;
+use super::quota::Quota;
 use super::time::Time;
 
 /// When health is checked.
@@ -46,6 +47,26 @@ pub struct Health {
     pub last_passed: Option<Time>,
     /// What the last failure was, and what it said. Stable: no ports, no ids of the peer.
     pub last_failure: Option<(Cause, String)>,
+    /// Its server said that a quota is used up, and took nothing since.
+    pub held: Option<Hold>,
+    /// How often the last hold was doubled, and when it ended.
+    pub held_before: Option<(u16, Time)>,
+}
+
+/// A provider that is left alone because its server said so. It can be reached: it is as healthy as
+/// before. From `until` on one message goes first, and the others when the server took it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// What is used up.
+    pub quota: Quota,
+    /// What the server said, as in [`Failure::summary`](super::outcome::Failure::summary).
+    pub message: String,
+    /// Since when.
+    pub since: Time,
+    /// When it is asked again.
+    pub until: Time,
+    /// How often the wait was doubled.
+    pub doublings: u16,
 }
 
 /// A circuit that is open: the provider is known to be unreachable.
@@ -68,6 +89,9 @@ pub enum HealthEvent {
     CheckPassed,
     /// A check failed.
     CheckFailed(Cause, String),
+    /// Its server said, to a delivery or a check, that a quota is used up. Tells nothing of whether it
+    /// can be reached.
+    Held(Quota, String),
 }
 
 impl Health {
@@ -75,6 +99,9 @@ impl Health {
     pub const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(2);
     /// The longest wait between two checks while logins are refused.
     pub const LOGIN_WAIT_MAX: Duration = Duration::from_secs(3600);
+
+    /// A hold that begins so soon after another is that one, doubled.
+    const HELD_AGAIN: Duration = Quota::HOLD_MAX;
 
     /// What we believe after `event`. The circuit opens after `count` + 1 unreachable deliveries
     /// in a row; the first check or delivery that gets through closes it.
@@ -97,6 +124,11 @@ impl Health {
                 next.last_failure = None;
                 if *event == HealthEvent::Reached {
                     next.opened_count = 0;
+                    // What was under way when the hold began says nothing against it.
+                    if let Some(hold) = self.held.as_ref().filter(|hold| hold.until <= now) {
+                        next.held_before = Some((hold.doublings, now));
+                        next.held = None;
+                    }
                 }
                 if *event == HealthEvent::CheckPassed || self.healthy != Some(true) {
                     next.next_check = now.plus(intervals.healthy);
@@ -131,8 +163,39 @@ impl Health {
                 }
                 next.next_check = next.check_after(*cause, intervals, now);
             }
+            HealthEvent::Held(quota, message) => {
+                let hold = self.hold_after(*quota, message, now);
+                // A login is one more thing that it counts.
+                next.next_check = self.next_check.max(hold.until);
+                next.held = Some(hold);
+            }
         }
         next
+    }
+
+    fn hold_after(&self, quota: Quota, message: &str, now: Time) -> Hold {
+        let hold = |quota: Quota, doublings: u16| {
+            let (message, until) = (message.to_owned(), now.plus(quota.hold(doublings)));
+            Hold { quota, message, since: now, until, doublings }
+        };
+        match (&self.held, self.held_before) {
+            // Others that were under way learned the same.
+            (Some(old), _) if now < old.until => {
+                let new = hold(quota.max(old.quota), old.doublings);
+                Hold { since: old.since, until: old.until.max(new.until), ..new }
+            }
+            (Some(old), _) => hold(quota, old.doublings.saturating_add(1)),
+            (None, Some((doublings, at))) if now.since(at) < Self::HELD_AGAIN => {
+                hold(quota, doublings.saturating_add(1))
+            }
+            (None, _) => hold(quota, 0),
+        }
+    }
+
+    /// The hold, while nothing is sent because of it.
+    #[must_use]
+    pub fn held(&self, now: Time) -> Option<&Hold> {
+        self.held.as_ref().filter(|hold| now < hold.until)
     }
 
     /// An open circuit is probed after 1 s, 2 s, 4 s … up to the unhealthy interval; a refused
@@ -193,6 +256,7 @@ mod tests {
             Just(HealthEvent::Unreachable(Cause::LoginRefused, "535".into())),
             Just(HealthEvent::CheckFailed(Cause::Tls, "bad certificate".into())),
             Just(HealthEvent::CheckFailed(Cause::LoginRefused, "535".into())),
+            Just(HealthEvent::Held(Quota::Rate, "451 4.7.500".into())),
         ]
     }
 
@@ -217,6 +281,10 @@ mod tests {
                     HealthEvent::Unreachable(..) => in_a_row += 1,
                     HealthEvent::CheckFailed(..) => {
                         prop_assert_eq!(before.is_closed(), health.is_closed());
+                    }
+                    HealthEvent::Held(..) => {
+                        prop_assert_eq!(before.is_closed(), health.is_closed());
+                        prop_assert_eq!(before.healthy, health.healthy);
                     }
                 }
                 prop_assert_eq!(!health.is_closed(), in_a_row > count);
@@ -248,6 +316,45 @@ mod tests {
         assert_eq!(checked(HealthEvent::CheckPassed).next_check, Time(300_000));
         let failed = HealthEvent::CheckFailed(Cause::ConnectionTimeout, String::new());
         assert_eq!(checked(failed).next_check, Time(30_000));
+    }
+
+    fn held(quota: Quota) -> HealthEvent {
+        HealthEvent::Held(quota, "452 4.4.5".into())
+    }
+
+    #[test]
+    fn a_hold_ends_by_the_first_delivery_after_its_time_and_the_next_one_is_longer() {
+        let after = |health: &Health, event: &HealthEvent, minute: u64| {
+            health.after(event, 0, HealthIntervals::default(), Time(minute * 60_000))
+        };
+        let until = |health: &Health| health.held.as_ref().map(|hold| hold.until.0 / 60_000);
+        let health = after(&Health::default(), &held(Quota::Burst), 0);
+        assert_eq!(until(&health), Some(1));
+        let health = after(&health, &HealthEvent::Reached, 0);
+        assert_eq!(until(&health), Some(1), "that one was under way");
+        let health = after(&health, &HealthEvent::CheckPassed, 2);
+        assert_eq!(until(&health), Some(1), "a login is no mail");
+        assert!(health.held(Time(60_000)).is_none(), "its time is over, and one goes first");
+        let health = after(&health, &held(Quota::Burst), 2);
+        assert_eq!(until(&health), Some(4), "not yet");
+        let health = after(&health, &HealthEvent::Reached, 4);
+        assert_eq!(until(&health), None);
+        let health = after(&health, &held(Quota::Burst), 5);
+        assert_eq!(until(&health), Some(9), "again, and soon");
+        let health = after(&health, &HealthEvent::Reached, 9);
+        let health = after(&health, &held(Quota::Burst), 100);
+        assert_eq!(until(&health), Some(101), "long after");
+    }
+
+    #[test]
+    fn answers_to_what_was_under_way_neither_double_a_hold_nor_shorten_it() {
+        let intervals = HealthIntervals::default();
+        let first = Health::default().after(&held(Quota::Day), 0, intervals, Time(0));
+        let second = first.after(&held(Quota::Burst), 0, intervals, Time(10));
+        let hold = second.held.expect("held");
+        assert_eq!((hold.quota, hold.doublings), (Quota::Day, 0));
+        assert!(Time(3_600_000) <= hold.until);
+        assert!(hold.until <= second.next_check, "and it is not logged in to meanwhile");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What an attempt learned. A send never returns an error: every end of an attempt is an outcome.
 
 use super::job::AttemptOutcome;
+use super::quota::Quota;
 
 /// The end of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Outcome {
     Rejected(Failure),
     /// The provider failed: name lookup, connection, TLS, greeting, 421, AUTH, missing password.
     Unreachable(Failure),
+    /// The server takes no more mail from us for now, whatever the message: its quota is used up.
+    Held(Quota, Failure),
     /// Our own code failed on this message: a panic, or contents that cannot be read.
     Internal(Failure),
 }
@@ -23,7 +26,7 @@ impl Outcome {
     pub fn kind(&self) -> AttemptOutcome {
         match self {
             Self::Delivered(_) => AttemptOutcome::Delivered,
-            Self::Deferred(_) => AttemptOutcome::Deferred,
+            Self::Deferred(_) | Self::Held(..) => AttemptOutcome::Deferred,
             Self::Rejected(_) => AttemptOutcome::Rejected,
             Self::Unreachable(_) => AttemptOutcome::Unreachable,
             Self::Internal(_) => AttemptOutcome::Internal,
@@ -35,9 +38,11 @@ impl Outcome {
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Delivered(_) => None,
-            Self::Deferred(f) | Self::Rejected(f) | Self::Unreachable(f) | Self::Internal(f) => {
-                Some(f)
-            }
+            Self::Deferred(f)
+            | Self::Rejected(f)
+            | Self::Unreachable(f)
+            | Self::Held(_, f)
+            | Self::Internal(f) => Some(f),
         }
     }
 }
@@ -95,11 +100,20 @@ impl Reply {
     /// A reply whose text is whole.
     #[must_use]
     pub fn new(code: u16, enhanced: Option<[u16; 3]>, text: String) -> Self {
-        Self { code, enhanced, wording: Wording::of(&text), text }
+        Self { code, enhanced, wording: Wording::of(code, enhanced, &text), text }
+    }
+
+    /// What it says is used up of the provider's, if it says so.
+    #[must_use]
+    pub fn quota(&self) -> Option<Quota> {
+        match self.wording {
+            Wording::Quota(quota) => Some(quota),
+            _ => None,
+        }
     }
 }
 
-/// What the words of a reply say beyond its codes. Told from the whole text: what is blotted out
+/// What a reply says beyond its codes. Told from the whole text: what is blotted out
 /// of it may be one of these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wording {
@@ -109,15 +123,20 @@ pub enum Wording {
     Greylisting,
     /// This transaction has enough recipients.
     TooManyRecipients,
+    /// The provider takes no more from us for now.
+    Quota(Quota),
 }
 
 impl Wording {
-    /// What `text` says.
+    /// What a reply of these codes says with `text`.
     #[must_use]
-    pub fn of(text: &str) -> Self {
+    pub fn of(code: u16, enhanced: Option<[u16; 3]>, text: &str) -> Self {
+        let quota = Quota::of(code, enhanced, text);
         let text = text.to_ascii_lowercase();
         if text.contains("greylist") || text.contains("graylist") {
             Self::Greylisting
+        } else if let Some(quota) = quota {
+            Self::Quota(quota)
         } else if text.contains("too many recipients") {
             Self::TooManyRecipients
         } else {

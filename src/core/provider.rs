@@ -70,6 +70,8 @@ pub struct Provider {
     pub sender: Sender,
     /// `spec.retry`.
     pub retry: RetryPolicy,
+    /// `spec.limits`.
+    pub limits: Limits,
 }
 
 impl Provider {
@@ -85,6 +87,7 @@ impl Provider {
             smtp,
             sender,
             retry: RetryPolicy::default(),
+            limits: Limits::default(),
         }
     }
 }
@@ -187,6 +190,27 @@ pub struct RetryPolicy {
     pub initial_backoff: Duration,
     /// How many jobs the provider accepts that are not at their end, 10 to 10,000.
     pub queue_size: usize,
+}
+
+/// `spec.limits`: what the provider's server takes from us. `None` is no limit. Never zero: a provider
+/// at rest is `disabled`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Transactions within any 60 seconds.
+    pub messages_per_minute: Option<u32>,
+    /// Messages within any 24 hours.
+    pub messages_per_day: Option<u32>,
+    /// Connections at once, those of health checks included; `None` for `--max-connections`, which
+    /// health checks come on top of.
+    pub max_connections: Option<u16>,
+}
+
+impl Limits {
+    /// Whether what was sent counts.
+    #[must_use]
+    pub fn count(&self) -> bool {
+        self.messages_per_minute.is_some() || self.messages_per_day.is_some()
+    }
 }
 
 impl Default for RetryPolicy {

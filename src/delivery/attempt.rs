@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Delivery, next_position};
+use super::Delivery;
 use crate::core::decide::{Verdict, decide};
 use crate::core::health::HealthEvent;
 use crate::core::job::{Attempt, AttemptOutcome, DeadReason, Job};
@@ -18,6 +18,7 @@ use crate::core::provider::{Provider, ProviderName};
 use crate::core::time::Time;
 use crate::queue::Claim;
 use crate::queue::store::StoreError;
+use crate::registry::Sending;
 use crate::tracer::{Side, Span};
 
 /// How long a lane waits when a content cannot be read for a reason that may pass.
@@ -30,10 +31,11 @@ impl Delivery {
         claim: Box<Claim>,
         provider: Arc<Provider>,
         permit: OwnedSemaphorePermit,
+        sending: Sending,
     ) {
         let span = self.begin(claim.job(), &provider);
         let in_log = span.in_log();
-        self.try_once(claim, provider, permit, span).instrument(in_log).await;
+        self.try_once(claim, provider, permit, sending, span).instrument(in_log).await;
     }
 
     fn begin(&self, job: &Job, provider: &Provider) -> Span {
@@ -52,6 +54,7 @@ impl Delivery {
         claim: Box<Claim>,
         provider: Arc<Provider>,
         permit: OwnedSemaphorePermit,
+        sending: Sending,
         mut span: Span,
     ) {
         let begin = (self.clock.now(), Instant::now());
@@ -64,6 +67,7 @@ impl Delivery {
                 return;
             }
         };
+        sending.ended(&outcome);
         let event = learned(&outcome);
         let transition =
             event.map(|event| self.registry.observe(&provider, &event)).unwrap_or_default();
@@ -71,7 +75,14 @@ impl Delivery {
 
         let now = self.clock.now();
         let catalog = self.registry.catalog();
-        let next = next_position(claim.job(), &catalog);
+        let next = match &outcome {
+            Outcome::Held(..) => {
+                let usable = self.usable();
+                self.next(claim.job(), &catalog, |name| usable.contains(name))
+            }
+            Outcome::Unreachable(_) => self.next_after_failure(claim.job(), &catalog),
+            _ => self.next_at_all(claim.job(), &catalog),
+        };
         let verdict = decide(claim.job(), &outcome, &provider.retry, next, now);
         let attempt = record(claim.job(), &provider.name, &outcome, begin);
         end(&mut span, &attempt);
@@ -86,6 +97,10 @@ impl Delivery {
         }
         // Only now: a crash repeats no more messages than there are connections.
         drop(permit);
+        if provider.limits.count() {
+            // What it was counted for may be free again.
+            self.queue.arrival(&provider.name).notify_one();
+        }
         self.count(&job, &verdict, outcome.failure().map_or(Cause::Internal, |f| f.cause));
         self.follow(&provider.name, transition).await;
         if let Verdict::Bury { reason: DeadReason::Unreachable, .. } = verdict {
@@ -126,6 +141,9 @@ fn learned(outcome: &Outcome) -> Option<HealthEvent> {
         }
         Outcome::Delivered(_) | Outcome::Rejected(_) => Some(HealthEvent::Reached),
         Outcome::Deferred(failure) => failure.reply.as_ref().map(|_| HealthEvent::Reached),
+        Outcome::Held(quota, failure) => {
+            Some(HealthEvent::Held(*quota, failure.summary().to_owned()))
+        }
         Outcome::Internal(_) => None,
     }
 }
@@ -143,6 +161,7 @@ fn record(
         Outcome::Deferred(failure)
         | Outcome::Rejected(failure)
         | Outcome::Unreachable(failure)
+        | Outcome::Held(_, failure)
         | Outcome::Internal(failure) => {
             (failure.stage, failure.reply.clone(), failure.detail.clone())
         }
@@ -177,7 +196,7 @@ fn log(job: &Job, attempt: &Attempt, error: &str, verdict: &Verdict) {
     let stage = attempt.stage.as_str();
     match verdict {
         Verdict::Done => tracing::debug!(%job, %mailprovider, number, "delivered"),
-        Verdict::Retry { .. } | Verdict::Failover { .. } => {
+        Verdict::Retry { .. } | Verdict::Wait | Verdict::Failover { .. } => {
             let outcome = attempt.outcome.as_str();
             tracing::info!(
                 %job, %mailprovider, number, outcome, stage, error, "not delivered yet"

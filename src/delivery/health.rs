@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Delivery;
 use super::lane::sleep_until;
 use crate::core::health::{Health, HealthEvent};
+use crate::core::outcome::Reply;
 use crate::core::provider::{Provider, ProviderName};
 use crate::core::time::Time;
 use crate::registry::same_server;
@@ -83,6 +84,16 @@ impl Delivery {
                 }
                 continue;
             };
+            // Where the server takes so many connections, the check's is one of them.
+            let is_bounded = provider.limits.max_connections.is_some();
+            let _permit = match is_bounded.then(|| self.gate(name)) {
+                Some(gate) => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    permit = gate.enter() => Some(permit),
+                },
+                None => None,
+            };
             self.registry.check_begins(name);
             let begin = Instant::now();
             let checked = tokio::select! {
@@ -93,7 +104,10 @@ impl Delivery {
             self.metrics.checked(name, checked.is_ok(), begin.elapsed());
             let event = match checked {
                 Ok(()) => HealthEvent::CheckPassed,
-                Err(failure) => HealthEvent::CheckFailed(failure.cause, failure.detail),
+                Err(failure) => match failure.reply.as_ref().and_then(Reply::quota) {
+                    Some(quota) => HealthEvent::Held(quota, failure.detail),
+                    None => HealthEvent::CheckFailed(failure.cause, failure.detail),
+                },
             };
             if let HealthEvent::CheckFailed(_, error) = &event
                 && health.last_failure.as_ref().is_none_or(|(_, last)| last != error)

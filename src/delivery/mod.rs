@@ -8,6 +8,7 @@
 //! that a simulated run can be repeated.
 
 mod attempt;
+mod gate;
 mod health;
 mod lane;
 mod sweep;
@@ -32,7 +33,10 @@ use crate::registry::{Registry, Transition};
 use crate::tracer::Tracer;
 use transport::Transport;
 
+pub use gate::Gates;
 pub use sweep::Retention;
+
+use gate::Gate;
 
 /// What delivery works with.
 pub struct Delivery {
@@ -48,8 +52,10 @@ pub struct Delivery {
     pub tracer: Tracer,
     /// The time.
     pub clock: Clock,
-    /// How many connections a provider is given at once. Never zero.
+    /// How many connections a provider is given at once that has no `maxConnections`. Never zero.
     pub connections_max: usize,
+    /// What bounds them.
+    pub gates: Gates,
     /// Whether parked jobs go out by themselves when their provider recovers.
     pub redrive: bool,
     /// Since when this process leads: then it checks providers that are healthy, too. The others are
@@ -106,9 +112,74 @@ impl Delivery {
         if transition.closed {
             tracing::info!(mailprovider = %provider, "the circuit closed");
         }
-        if transition.reached {
+        if transition.held
+            && let Some(held) = self.registry.held(provider)
+        {
+            tracing::warn!(
+                mailprovider = %provider, error = held.why,
+                "the provider takes no more mail for now: its mail waits or goes on"
+            );
+        }
+        if transition.released {
+            tracing::info!(mailprovider = %provider, "the provider takes mail again");
+        }
+        if transition.reached && self.registry.held(provider).is_none() {
             self.redrive(provider).await;
         }
+    }
+
+    /// What bounds the connections to a provider, as it is configured now.
+    fn gate(&self, provider: &ProviderName) -> Arc<Gate> {
+        let catalog = self.registry.catalog();
+        let own = catalog.providers.get(provider).and_then(|found| found.limits.max_connections);
+        self.gates.of(provider, own.map_or(self.connections_max, usize::from))
+    }
+
+    /// What earlier runs sent counts, too. Where that cannot be looked up just now mail goes out all the
+    /// same: emergency mail is worth more than a limit, and the server's own no is understood.
+    async fn count_earlier(&self) {
+        let find = async |since| self.queue.delivered_since(since).await;
+        if let Err(error) = self.registry.count_earlier(find).await {
+            tracing::debug!(%error, "what was sent before this start does not count yet");
+        }
+    }
+
+    /// The providers that take mail now, as far as is known.
+    fn usable(&self) -> BTreeSet<ProviderName> {
+        let catalog = self.registry.catalog();
+        let enabled = catalog.providers.values().filter(|provider| !provider.disabled);
+        let takes = |name: &&ProviderName| {
+            self.registry.health(name).is_closed() && self.registry.held(name).is_none()
+        };
+        enabled.map(|provider| &provider.name).filter(takes).cloned().collect()
+    }
+
+    /// The next provider of the chain that exists, is enabled and may be used.
+    fn next(
+        &self,
+        job: &Job,
+        catalog: &Catalog,
+        may: impl Fn(&ProviderName) -> bool,
+    ) -> Option<u16> {
+        let after = usize::from(job.progress.position) + 1;
+        let names = job.progress.chain.iter().enumerate().skip(after);
+        let mut fit = names.filter(|(_, name)| catalog.enabled(name).is_some() && may(name));
+        fit.next().and_then(|(position, _)| u16::try_from(position).ok())
+    }
+
+    /// The next provider, one that takes mail if there is one, else one that will.
+    fn next_at_all(&self, job: &Job, catalog: &Catalog) -> Option<u16> {
+        let takes = |name: &ProviderName| self.registry.held(name).is_none();
+        self.next(job, catalog, takes).or_else(|| self.next(job, catalog, |_| true))
+    }
+
+    /// The next provider of a job that could not reach this one. It is not left waiting for one that
+    /// takes no mail: parked, it goes out as soon as any of them does.
+    fn next_after_failure(&self, job: &Job, catalog: &Catalog) -> Option<u16> {
+        if !self.redrive {
+            return self.next_at_all(job, catalog);
+        }
+        self.next(job, catalog, |name| self.registry.held(name).is_none())
     }
 
     /// Sends out what was parked just now although a provider of its chain is healthy by now: what
@@ -116,7 +187,8 @@ impl Delivery {
     async fn redrive_behind(&self, chain: impl IntoIterator<Item = &ProviderName>) {
         for provider in chain {
             let health = self.registry.health(provider);
-            if health.is_closed() && health.healthy == Some(true) {
+            let takes = health.is_closed() && self.registry.held(provider).is_none();
+            if takes && health.healthy == Some(true) {
                 self.redrive(provider).await;
             }
         }
@@ -143,12 +215,4 @@ impl Running {
         self.tasks.close();
         tokio::time::timeout(grace, self.tasks.wait()).await.is_ok()
     }
-}
-
-/// The next provider of the chain that exists and is enabled.
-fn next_position(job: &Job, catalog: &Catalog) -> Option<u16> {
-    let after = job.progress.position + 1;
-    let names = job.progress.chain.iter().enumerate().skip(usize::from(after));
-    let (position, _) = names.into_iter().find(|(_, name)| catalog.enabled(name).is_some())?;
-    u16::try_from(position).ok()
 }

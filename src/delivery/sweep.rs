@@ -9,6 +9,7 @@ use super::Delivery;
 use crate::core::decide::Verdict;
 use crate::core::job::DeadReason;
 use crate::core::outcome::Cause;
+use crate::core::pace::Pace;
 use crate::core::time::Time;
 use crate::queue::{Claim, Settlement};
 
@@ -65,6 +66,12 @@ impl Delivery {
         loop {
             let now = self.clock.now();
             let before = |kept: Duration| Time(now.0.saturating_sub(millis(kept)));
+            // A day that is limited is counted from the history at the next start.
+            let catalog = self.registry.catalog();
+            let is_counted = catalog.providers.values().any(|provider| provider.limits.count());
+            // Nor is it known at first in a cluster whether there will be such a limit.
+            let is_counted = is_counted || catalog.providers.is_empty();
+            let history = if is_counted { history.max(Pace::DAY) } else { history };
             let gone = self.queue.forget(before(history), before(dead_letters), before(keys)).await;
             match gone {
                 Ok(0) => {}

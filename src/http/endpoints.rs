@@ -106,6 +106,8 @@ fn notifications(endpoints: Endpoints) -> Endpoints {
                     "healthy": true,
                     "circuitOpenSince": null,
                     "lastError": null,
+                    "heldUntil": null,
+                    "heldReason": null,
                 }],
             })),
         )

@@ -78,6 +78,10 @@ struct CandidateView {
     circuit_open_since: Option<Stamp>,
     /// Why the last check or delivery that failed did so.
     last_error: Option<String>,
+    /// Until when the provider takes no mail, at least; jobs go on to the next, or wait.
+    held_until: Option<Stamp>,
+    /// Why.
+    held_reason: Option<String>,
 }
 
 /// Explains what would become of the request.
@@ -118,6 +122,7 @@ pub(super) fn explain(api: &Api, request: &NotifyRequest) -> Result<Json<Explana
 
 fn view(api: &Api, candidate: &Candidate) -> CandidateView {
     let name = candidate.provider.as_deref().and_then(ProviderName::new);
+    let held = name.as_ref().and_then(|name| api.registry.held(name));
     let health = name.map(|name| api.registry.health(&name));
     let health = health.as_ref();
     CandidateView {
@@ -129,5 +134,7 @@ fn view(api: &Api, candidate: &Candidate) -> CandidateView {
         healthy: health.and_then(|health| health.healthy),
         circuit_open_since: health.and_then(|health| health.open).map(|open| Stamp(open.since)),
         last_error: health.and_then(|health| health.last_error().map(str::to_owned)),
+        held_until: held.as_ref().map(|held| Stamp(held.until)),
+        held_reason: held.map(|held| held.why),
     }
 }

@@ -92,8 +92,37 @@ async fn accept(
             AcceptError::Stopping => api.metrics.refused(&first, "shutting_down"),
             AcceptError::KeyReused | AcceptError::KeyBusy => {}
         }
-        error.into()
+        refused(api, error)
     })
+}
+
+/// The answer to what was not accepted. A full queue says when it is likely to have the places.
+pub(super) fn refused(api: &Api, error: AcceptError) -> Problem {
+    match error {
+        AcceptError::Full { ref provider, capacity, depth, wanted } => {
+            let missing_count = (depth + wanted).saturating_sub(capacity);
+            let seconds = retry_after(api, provider, missing_count, capacity, wanted);
+            Problem::from(error).retried_after(seconds)
+        }
+        error => error.into(),
+    }
+}
+
+/// After how many seconds a queue is likely to have so many places more.
+pub(super) fn retry_after(
+    api: &Api,
+    provider: &ProviderName,
+    missing_count: usize,
+    capacity: usize,
+    wanted: usize,
+) -> u16 {
+    let now = api.clock.now();
+    let missing = u64::try_from(missing_count).unwrap_or(u64::MAX);
+    let starts = api.registry.takes_from(provider, missing).unwrap_or(now);
+    let health = api.registry.health(provider);
+    let recovers = (!health.is_closed()).then_some(health.next_check);
+    let outlook = api.queue.outlook(provider, missing_count);
+    outlook.retry_after(wanted <= capacity, starts, recovers, now)
 }
 
 pub(super) fn no_route(error: RouteError) -> Problem {

@@ -79,6 +79,8 @@ fn reading(
             (Some(_), None) | (None, _) => None,
         },
         is_circuit_open: !health.is_closed(),
+        is_held: api.registry.held(&name).is_some(),
+        day_messages_count: api.registry.day_count(&name),
         capacity: provider.map_or(0, |provider| provider.retry.queue_size),
         states: [
             ("ready", depth.ready),

@@ -142,13 +142,21 @@ pub struct Problem {
     kind: ProblemKind,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
+    /// After how many seconds it is worth trying again, where more is known than of its kind.
+    retry_after: Option<u16>,
 }
 
 impl Problem {
     /// A problem, with a sentence for the person who reads it.
     #[must_use]
     pub fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new() }
+        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: None }
+    }
+
+    /// The same, which is worth trying again after so many seconds.
+    #[must_use]
+    pub fn retried_after(self, seconds: u16) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// A request that is not what HTTP, JSON or this path asks for.
@@ -170,7 +178,7 @@ impl Problem {
             1 => Cow::from("One field is bad."),
             count => Cow::from(format!("{count} fields are bad.")),
         };
-        Self { kind: ProblemKind::InvalidRequest, detail, errors }
+        Self { errors, ..Self::new(ProblemKind::InvalidRequest, detail) }
     }
 
     /// Its kind.
@@ -217,7 +225,8 @@ pub(super) struct ProblemBody<'a> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, retry_after) = (self.kind.status(), self.kind.retry_after());
+        let status = self.kind.status();
+        let retry_after = self.retry_after.or(self.kind.retry_after());
         let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         let media_type = HeaderValue::from_static("application/problem+json");

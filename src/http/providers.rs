@@ -54,6 +54,15 @@ struct ProviderView {
     sender: SenderView,
     /// How it retries, and how much it holds.
     retry: RetryView,
+    /// What its server takes from us.
+    limits: LimitsView,
+    /// How many messages went out within the last 24 hours; null without `messagesPerDay`.
+    day_messages: Option<u64>,
+    /// Until when it takes no mail, at least: its server's quota or its own day's limit is used up.
+    /// Meanwhile jobs go on to another of their chain, or wait.
+    held_until: Option<Stamp>,
+    /// Why.
+    held_reason: Option<String>,
     /// What the last check or delivery showed; null before the first.
     healthy: Option<bool>,
     /// Since when its server is known to be unreachable and is only probed.
@@ -96,6 +105,19 @@ struct RetryView {
     queue_size: usize,
 }
 
+/// The limits of a provider; null where it has none.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Limits")]
+struct LimitsView {
+    /// Within any 60 seconds.
+    messages_per_minute: Option<u32>,
+    /// Within any 24 hours.
+    messages_per_day: Option<u32>,
+    /// At once, those of health checks included; null for `--max-connections`.
+    max_connections: Option<u16>,
+}
+
 /// One condition, in the form of Kubernetes' conditions.
 #[derive(JsonSchema, Serialize)]
 #[schemars(rename = "Condition")]
@@ -120,7 +142,14 @@ pub(super) async fn list(
     let view = |provider: &Arc<Provider>| {
         let name = &provider.name;
         let last_send = api.registry.last_send(name);
-        ProviderView::of(provider, &api.registry.health(name), last_send, &catalog)
+        let (held, day_messages) = (api.registry.held(name), api.registry.day_count(name));
+        let view = ProviderView::of(provider, &api.registry.health(name), last_send, &catalog);
+        ProviderView {
+            day_messages,
+            held_until: held.as_ref().map(|held| Stamp(held.until)),
+            held_reason: held.map(|held| held.why),
+            ..view
+        }
     };
     Ok(Json(Providers { items: catalog.providers.values().map(view).collect() }))
 }
@@ -151,6 +180,14 @@ impl ProviderView {
                 initial_backoff_ms: u64::try_from(backoff_ms).unwrap_or(u64::MAX),
                 queue_size: provider.retry.queue_size,
             },
+            limits: LimitsView {
+                messages_per_minute: provider.limits.messages_per_minute,
+                messages_per_day: provider.limits.messages_per_day,
+                max_connections: provider.limits.max_connections,
+            },
+            day_messages: None,
+            held_until: None,
+            held_reason: None,
             healthy: health.healthy,
             circuit_open_since: health.open.map(|open| Stamp(open.since)),
             last_error: health.last_error().map(str::to_owned),

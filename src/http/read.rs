@@ -56,8 +56,13 @@ struct ProviderQueue {
     parked: usize,
     /// What the last check or delivery showed; null before the first.
     healthy: Option<bool>,
-    /// When the first of those that wait is due.
+    /// When the first of those that wait is due, and its provider takes it.
     next_attempt_at: Option<Stamp>,
+    /// Until when the provider takes no mail, at least: its server's quota or its own day's limit is
+    /// used up. Meanwhile jobs go on to another of their chain, or wait.
+    held_until: Option<Stamp>,
+    /// Why.
+    held_reason: Option<String>,
 }
 
 /// The depth of each queue: every provider of the catalog, and those removed that still have jobs.
@@ -78,6 +83,7 @@ pub(super) async fn queue(
         view.depth += depth.depth;
         view.capacity += capacity;
         oldest = [oldest, depth.oldest_accepted_at].into_iter().flatten().min();
+        let held = api.registry.held(name);
         view.providers.push(ProviderQueue {
             name: name.to_string(),
             depth: depth.depth,
@@ -88,6 +94,8 @@ pub(super) async fn queue(
             parked: depth.parked,
             healthy: api.registry.health(name).healthy,
             next_attempt_at: depth.next_attempt_at.map(Stamp),
+            held_until: held.as_ref().map(|held| Stamp(held.until)),
+            held_reason: held.map(|held| held.why),
         });
     }
     view.oldest_accepted_at = oldest.map(Stamp);
@@ -98,7 +106,9 @@ pub(super) async fn queue(
 pub(super) fn depths(api: &Api) -> BTreeMap<ProviderName, Depth> {
     let configured: BTreeSet<ProviderName> =
         api.registry.catalog().providers.keys().cloned().collect();
-    let mut depths: BTreeMap<ProviderName, Depth> = api.queue.depths().into_iter().collect();
+    let takes_from = |name: &ProviderName| Some((name.clone(), api.registry.takes_from(name, 1)?));
+    let starts: BTreeMap<_, _> = configured.iter().filter_map(takes_from).collect();
+    let mut depths: BTreeMap<ProviderName, Depth> = api.queue.depths(&starts).into_iter().collect();
     depths.retain(|name, depth| 0 < depth.depth || configured.contains(name));
     for name in configured {
         depths.entry(name).or_default();

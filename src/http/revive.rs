@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::body::OptionalJsonBytes;
 use super::fields::Object;
+use super::notify::retry_after;
 use super::openapi::strings;
 use super::params::{NOT_A_PROVIDER_NAME, Params, address_part, dead_reason, id};
 use super::problem::{FieldError, Problem};
@@ -49,7 +50,16 @@ pub(super) async fn retry(
             return Err(Problem::invalid(vec![FieldError::new("/mailProvider", rule)]));
         }
     }
-    run_to_end(async move { Ok(revive(&api, job, to.as_ref()).await?) }).await?;
+    run_to_end(async move {
+        revive(&api, job, to.as_ref()).await.map_err(|error| match error {
+            ActError::Full { ref provider, capacity } => {
+                let seconds = retry_after(&api, provider, 1, capacity, 1);
+                Problem::from(error).retried_after(seconds)
+            }
+            error => error.into(),
+        })
+    })
+    .await?;
     Ok((StatusCode::ACCEPTED, Json(Retried { id: job.to_string() })))
 }
 

@@ -103,7 +103,7 @@ impl JobView {
             chain: names(&job.progress.chain),
             attempts: job.progress.attempts_all,
             accepted_at: Stamp(job.accepted_at),
-            next_attempt_at: next_attempt(job, phase),
+            next_attempt_at: next_attempt(job, phase, api),
         }
     }
 }
@@ -147,16 +147,20 @@ impl JobWithAttempts {
             redrive: redrive(job, api),
             provider: job.progress.provider().to_string(),
             chain: names(&job.progress.chain),
-            next_attempt_at: next_attempt(job, phase),
+            next_attempt_at: next_attempt(job, phase, api),
             attempts: attempts.iter().map(AttemptView::of).collect(),
         }
     }
 }
 
-/// The earliest time of the next attempt; a job whose attempt is under way has none.
-fn next_attempt(job: &Job, phase: Phase) -> Option<Stamp> {
+/// The earliest time of the next attempt: it is due, and its provider takes mail. A job whose attempt is
+/// under way has none.
+fn next_attempt(job: &Job, phase: Phase, api: &Api) -> Option<Stamp> {
     match job.progress.state {
-        JobState::Queued { due } if phase != Phase::InFlight => Some(Stamp(due)),
+        JobState::Queued { due } if phase != Phase::InFlight => {
+            let takes_from = api.registry.takes_from(job.progress.provider(), 1);
+            Some(Stamp(due.max(takes_from.unwrap_or_default())))
+        }
         _ => None,
     }
 }

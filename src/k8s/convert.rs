@@ -9,7 +9,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
-use super::crd::{BreakglassEscalationSpec, ClusterConfigSpec, MailProviderSpec, SmtpConfig};
+use super::crd::{
+    BreakglassEscalationSpec, ClusterConfigSpec, LimitsConfig, MailProviderSpec, SmtpConfig,
+};
 use super::field::{FieldError, quoted};
 use super::host;
 use super::login;
@@ -17,8 +19,8 @@ use super::schema::{self, UnknownFields};
 use crate::core::login::Purpose;
 use crate::core::notification::Address;
 use crate::core::provider::{
-    CertificateAuthority, Credentials, Password, Provider, ProviderName, RetryPolicy, Security,
-    Sender, Smtp, is_dns_subdomain,
+    CertificateAuthority, Credentials, Limits, Password, Provider, ProviderName, RetryPolicy,
+    Security, Sender, Smtp, is_dns_subdomain,
 };
 use crate::core::route::{Cluster, Escalation};
 
@@ -244,7 +246,16 @@ fn provider(
             initial_backoff: Duration::from_millis(spec.retry.initial_backoff_ms.into()),
             queue_size: spec.retry.queue_size.into(),
         },
+        limits: spec.limits.as_ref().map(limits).unwrap_or_default(),
     })
+}
+
+fn limits(limits: &LimitsConfig) -> Limits {
+    Limits {
+        messages_per_minute: limits.messages_per_minute,
+        messages_per_day: limits.messages_per_day,
+        max_connections: limits.max_connections,
+    }
 }
 
 /// The escalation that a manifest means, without those of its `notificationMails` that are no

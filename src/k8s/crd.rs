@@ -51,6 +51,9 @@ pub struct MailProviderSpec {
     /// Retry and queue configuration.
     #[serde(default)]
     pub retry: RetryConfig,
+    /// What the server takes from us. Mail beyond it waits, or goes on to the next provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsConfig>,
 }
 
 /// SMTP server configuration.
@@ -228,6 +231,25 @@ impl Default for RetryConfig {
     fn default() -> Self {
         Self { count: 3, initial_backoff_ms: 100, queue_size: 1000 }
     }
+}
+
+/// What the server takes from us. Each limit that is left out is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LimitsConfig {
+    /// Max messages within any 60 seconds; those beyond wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub messages_per_minute: Option<u32>,
+    /// Max messages within any 24 hours, also over restarts. Those beyond go on to the next provider, or
+    /// wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub messages_per_day: Option<u32>,
+    /// Max connections at once, health checks included; --max-connections when left out, without them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_connections: Option<u16>,
 }
 
 /// What is read of a BreakglassEscalation. It has many more fields, for the breakglass controller.

@@ -11,6 +11,8 @@ fn reading(text: &str) -> ProviderReading {
         name: name(text),
         configured: Some(true),
         status: Some(ProviderStatus::Healthy),
+        is_held: true,
+        day_messages_count: Some(7),
         is_circuit_open: false,
         capacity: 1000,
         states: [("ready", 2), ("scheduled", 0), ("inFlight", 1), ("parked", 0)],
@@ -46,6 +48,8 @@ fn the_reference_finds_its_metrics_under_their_names() {
         r#"breakglass_mailprovider_queue_depth{provider="default-smtp",state="ready"} 2"#,
         r#"breakglass_mailprovider_queue_rejected_total{provider="default-smtp",reason="full"} 1"#,
         r#"breakglass_mailprovider_failovers_total{from="default-smtp",to="other"} 1"#,
+        r#"breakglass_mailprovider_held{provider="default-smtp"} 1"#,
+        r#"breakglass_mailprovider_day_messages{provider="default-smtp"} 7"#,
         r#"breakglass_mailprovider_oldest_pending_seconds{provider="default-smtp"} 61"#,
         r#"breakglass_mailer_http_requests_total{method="POST",path="/notify",status="202"} 1"#,
         "# HELP breakglass_mailer_build_info Always 1; the version is the label.",
@@ -57,7 +61,7 @@ fn the_reference_finds_its_metrics_under_their_names() {
 #[test]
 fn names_follow_the_rules_of_promtool() {
     let text = used().render(&[reading("default-smtp"), reading("other")]).expect("text");
-    assert_eq!(text.matches("# HELP ").count(), 23, "all of them are shown");
+    assert_eq!(text.matches("# HELP ").count(), 25, "all of them are shown");
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (metric, kind) = line.split_once(' ').expect("a name and a type");
         assert_eq!(metric.ends_with("_total"), kind == "counter", "{line}");

@@ -21,6 +21,8 @@ pub(super) struct Lane {
     /// All others, by the time they are due.
     retries: BTreeSet<(Time, JobId)>,
     retry_is_next: bool,
+    /// Attempts under way.
+    pub(super) in_flight_count: usize,
     /// Wakes whoever waits for this lane when a job comes in or back.
     pub(super) arrival: Arc<Notify>,
 }
@@ -69,6 +71,12 @@ impl Lane {
     pub(super) fn next_due(&self, now: Time) -> Option<Time> {
         let behind = (Bound::Excluded((now, JobId(Uuid::max()))), Bound::Unbounded);
         self.retries.range(behind).next().map(|(due, _)| *due)
+    }
+
+    /// When the earliest of its jobs is due; long ago, when one of them was never tried.
+    pub(super) fn first_due(&self) -> Option<Time> {
+        let fresh = self.fresh.first().map(|_| Time(0));
+        fresh.or_else(|| self.retries.first().map(|(due, _)| *due))
     }
 }
 

@@ -28,6 +28,7 @@ pub use report::{DeadFilter, DeadPage, Depth, Phase};
 use crate::clock::Clock;
 use crate::core::job::{Attempt, Job, JobId, Progress};
 use crate::core::notification::{Content, Notification, NotificationId};
+use crate::core::pace::Tally;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 use state::{Hold, State};
@@ -38,6 +39,7 @@ pub struct Queue {
     store: Arc<dyn Store>,
     clock: Clock,
     age_max: Duration,
+    opened_at: Time,
     state: Mutex<State>,
     /// The names of all lanes there have been, for whoever runs a worker per lane.
     lanes: watch::Sender<BTreeSet<ProviderName>>,
@@ -168,7 +170,14 @@ impl Queue {
             claim.settled = true;
             let job = Job { progress, ..claim.job.clone() };
             let provider = job.progress.provider().clone();
-            self.lock().put(job);
+            let home = job.progress.home().clone();
+            let leaves = claim.job.progress.is_bounded() && !job.progress.is_bounded();
+            let mut state = self.lock();
+            state.put(job);
+            if leaves {
+                state.left(&home, self.opened_at, self.clock.now());
+            }
+            drop(state);
             self.announce(&provider);
         }
     }
@@ -202,6 +211,14 @@ impl Queue {
     pub async fn job(&self, id: JobId) -> Result<Option<(Job, Vec<Attempt>)>, StoreError> {
         let found = self.read(move |store| store.job(id)).await?;
         Ok(found.map(|(job, attempts)| (self.as_it_counts(job), attempts)))
+    }
+
+    /// How many messages each provider took since a time, as far as the history goes.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn delivered_since(&self, time: Time) -> Result<Tally, StoreError> {
+        self.read(move |store| store.delivered_since(time)).await
     }
 
     /// Jobs older than `before`, newest first.

@@ -52,7 +52,8 @@ impl Queue {
         state.pack();
         let deadline_changed = state.deadline_changed.clone();
         let state = Mutex::new(state);
-        Ok(Arc::new(Self { store, clock, age_max, state, lanes, deadline_changed }))
+        let opened_at = now;
+        Ok(Arc::new(Self { store, clock, age_max, opened_at, state, lanes, deadline_changed }))
     }
 }
 

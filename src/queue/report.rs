@@ -1,9 +1,13 @@
 //! What a person sees of the queue, from memory.
 
+use std::collections::BTreeMap;
+
 use super::Queue;
-use super::state::{Hold, Slot};
+use super::due::Lane;
+use super::state::{Hold, Slot, State};
 use crate::core::job::{DeadReason, Job, JobId, JobState};
 use crate::core::notification::AddressPart;
+use crate::core::outlook::{Departures, Outlook};
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 
@@ -122,11 +126,37 @@ impl Queue {
         }
     }
 
-    /// The depth of each provider's queue, by the provider that accepted the jobs.
+    /// What is known of when the queue of `provider` has `missing_count` places more.
     #[must_use]
-    pub fn depths(&self) -> Vec<(ProviderName, Depth)> {
+    pub fn outlook(&self, provider: &ProviderName, missing_count: usize) -> Outlook {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let places = u64::try_from(missing_count).unwrap_or(u64::MAX);
+        let (lane, parked) = (state.lanes.get(provider), state.parked.get(provider));
+        let is_under_way = lane.is_some_and(|lane| 0 < lane.in_flight_count);
+        let first_due = lane.and_then(Lane::first_due);
+        let has_parked = parked.is_some_and(|parked| !parked.is_empty());
+        let home = state.homes.entry(provider.clone()).or_default();
+        let departures = home.departures.get_or_insert_with(|| Departures::since(self.opened_at));
+        Outlook {
+            at_this_pace: departures.time_for(places, now),
+            is_under_way,
+            first_due,
+            has_parked,
+        }
+    }
+
+    /// The depth of each provider's queue, by the provider that accepted the jobs. `starts` tells
+    /// which providers take no mail before a later time.
+    #[must_use]
+    pub fn depths(&self, starts: &BTreeMap<ProviderName, Time>) -> Vec<(ProviderName, Depth)> {
         let now = self.clock.now();
         let names: Vec<ProviderName> = self.lock().homes.keys().cloned().collect();
+        let start = |state: &State, id: &JobId| {
+            let slot = if starts.is_empty() { None } else { state.jobs.get(id) };
+            let start = slot.and_then(|slot| starts.get(slot.job.progress.provider()));
+            start.copied().unwrap_or_default()
+        };
         // One after the other, so that nobody has to wait for all of them.
         let depth_of = |name: ProviderName| {
             let state = self.lock();
@@ -134,7 +164,7 @@ impl Queue {
             let mut depth = Depth { depth: home.depth(), ..Depth::default() };
             let oldest = home.jobs.first_key_value().and_then(|(id, _)| state.jobs.get(id));
             depth.oldest_accepted_at = oldest.map(|slot| slot.job.accepted_at);
-            for standing in home.jobs.values() {
+            for (id, standing) in &home.jobs {
                 match standing.due() {
                     Some(due) => {
                         if due <= now {
@@ -142,6 +172,7 @@ impl Queue {
                         } else {
                             depth.scheduled += 1;
                         }
+                        let due = due.max(start(&state, id));
                         let earliest = depth.next_attempt_at.unwrap_or(due).min(due);
                         depth.next_attempt_at = Some(earliest);
                     }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::Ids;
 use super::due::Lane;
 use crate::core::job::{Job, JobId, JobState, Progress};
+use crate::core::outlook::Departures;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 
@@ -63,6 +64,8 @@ pub(super) struct Home {
     pub(super) jobs: BTreeMap<JobId, Standing>,
     /// Places of jobs whose acceptance is being committed.
     pub(super) reserved_count: usize,
+    /// How fast places became free, from the first that did.
+    pub(super) departures: Option<Departures>,
 }
 
 /// When a job that has a place may be attempted next, or why there is no such time.
@@ -143,10 +146,11 @@ impl State {
         let slot = self.jobs.get_mut(&id).filter(|slot| slot.hold == Hold::Free)?;
         slot.hold = hold;
         let job = slot.job.clone();
-        if hold == Hold::Attempt
-            && let Some(home) = slot.place.as_ref().and_then(|name| self.homes.get_mut(name))
-        {
-            home.jobs.insert(id, Standing::IN_FLIGHT);
+        if hold == Hold::Attempt {
+            if let Some(home) = slot.place.as_ref().and_then(|name| self.homes.get_mut(name)) {
+                home.jobs.insert(id, Standing::IN_FLIGHT);
+            }
+            self.lane(job.progress.provider()).in_flight_count += 1;
         }
         self.deadlines.remove(&(job.progress.deadline, id));
         match &job.progress.state {
@@ -167,6 +171,10 @@ impl State {
     /// Puts a held job where its progress says; one that ended leaves memory.
     pub(super) fn put(&mut self, job: Job) {
         let id = job.id;
+        if let Some(slot) = self.jobs.get(&id).filter(|slot| slot.hold == Hold::Attempt) {
+            let provider = slot.job.progress.provider().clone();
+            self.lane(&provider).in_flight_count -= 1;
+        }
         self.occupy(&job);
         match &job.progress.state {
             JobState::Queued { .. } => {
@@ -200,6 +208,12 @@ impl State {
         if deadline < self.deadline_awaited {
             self.deadline_changed.notify_one();
         }
+    }
+
+    /// A place of `home` became free.
+    pub(super) fn left(&mut self, home: &ProviderName, opened_at: Time, now: Time) {
+        let home = self.homes.entry(home.clone()).or_default();
+        home.departures.get_or_insert_with(|| Departures::since(opened_at)).add(now);
     }
 
     /// Gives a job the place that its progress asks for, and frees the one that it had.

@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 
 use crate::core::job::{Attempt, Job, JobId, Progress};
 use crate::core::notification::{Content, Notification, NotificationId};
+use crate::core::pace::Tally;
 use crate::core::time::Time;
 
 /// One durable change. The changes of one commit survive together or not at all when they concern
@@ -120,6 +121,13 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When the index cannot be read.
     fn ended_before(&self, time: Time, limit: usize) -> Result<Vec<JobId>, StoreError>;
+
+    /// How many messages each provider took since `time`, of those that are still remembered. Those
+    /// that seem to lie in the future are among them.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn delivered_since(&self, time: Time) -> Result<Tally, StoreError>;
 
     /// Up to `limit` notifications accepted before `time` whose idempotency key is remembered.
     ///

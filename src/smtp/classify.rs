@@ -1,8 +1,9 @@
 //! What an SMTP dialogue came to: from (stage, what ended it) to an [`Outcome`].
 //!
-//! Before MAIL everything is the provider's fault. From MAIL on a 5yz is about the message, a 4yz or
-//! a lost connection puts it off, and a 421 or a silence is the provider again, except to the final
-//! dot: there the message may have been taken, so it must not look as if nothing had been tried.
+//! A quota that is used up is the provider's, whatever the stage and the code. Of the rest, before MAIL
+//! everything is the provider's fault. From MAIL on a 5yz is about the message, a 4yz or a lost connection
+//! puts it off, and a 421 or a silence is the provider again, except to the final dot: there the message
+//! may have been taken, so it must not look as if nothing had been tried.
 
 use std::time::Duration;
 
@@ -37,6 +38,11 @@ pub(super) enum Whose {
 
 /// The outcome of an attempt that ended at `stage`.
 pub(super) fn classify(stage: Stage, end: End) -> Outcome {
+    if let End::Reply(reply) = &end
+        && let Some(quota) = reply.quota()
+    {
+        return Outcome::Held(quota, failure(stage, end));
+    }
     let outcome: fn(Failure) -> Outcome = match (is_transaction(stage), &end) {
         (false, _) | (_, End::NoSmtpUtf8(Whose::Sender)) => Outcome::Unreachable,
         (true, End::Reply(reply)) if is_about_provider(stage, reply) => Outcome::Unreachable,
@@ -75,7 +81,7 @@ fn is_about_provider(stage: Stage, reply: &Reply) -> bool {
 
 /// Whether a reply within the transaction refuses this message or recipient for good.
 pub(super) fn is_rejection(stage: Stage, reply: &Reply) -> bool {
-    is_for_good(stage, reply) && !is_about_provider(stage, reply)
+    is_for_good(stage, reply) && !is_about_provider(stage, reply) && reply.quota().is_none()
 }
 
 fn is_for_good(stage: Stage, reply: &Reply) -> bool {
@@ -244,6 +250,24 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_is_about_the_provider_at_every_stage_and_whatever_the_code() {
+        for (code, enhanced, text) in [
+            (421, [4, 7, 28], "Our system has detected an unusual rate of unsolicited mail"),
+            (432, [4, 3, 2], "Concurrent connections limit exceeded"),
+            (451, [4, 7, 500], "Server busy. Please try again later"),
+            (550, [5, 4, 5], "Daily user sending limit exceeded"),
+        ] {
+            let reply = Reply::new(code, Some(enhanced), text.into());
+            for stage in Stage::ALL {
+                let outcome = classify(stage, End::Reply(reply.clone()));
+                assert!(matches!(outcome, Outcome::Held(..)), "{code} to {stage:?}");
+                assert_eq!(outcome.kind(), Deferred);
+            }
+            assert!(!is_rejection(Stage::Rcpt, &reply), "the connection is not kept for it");
+        }
+    }
+
+    #[test]
     fn what_real_servers_say_has_the_outcome_that_the_operator_needs() {
         use Stage::{Data, Dot, Greeting, Mail, Rcpt, Tls};
         let table = [
@@ -270,7 +294,6 @@ mod tests {
             (Data, 538, "5.7.11 Encryption required", Unreachable),
             (Dot, 535, "5.7.3 Authentication unsuccessful", Unreachable),
             (Mail, 421, "4.3.2 Service shutting down", Unreachable),
-            (Rcpt, 421, "4.7.28 Our system has detected an unusual rate", Unreachable),
             // It puts this message off.
             (Mail, 452, "4.3.1 Insufficient system storage", Deferred),
             (Mail, 451, "4.7.1 Sender rate limit exceeded", Deferred),
@@ -279,7 +302,6 @@ mod tests {
             (Rcpt, 452, "4.5.3 Too many recipients", Deferred),
             (Rcpt, 552, "5.5.3 Too many recipients", Deferred),
             (Dot, 421, "4.7.0 Try again later, closing connection", Deferred),
-            (Dot, 432, "4.3.2 Concurrent connections limit exceeded", Deferred),
             // It refuses this message, sender or recipient.
             (Mail, 550, "5.7.1 Sender address rejected: not owned by user", Rejected),
             (Mail, 550, "5.7.60 Client does not have permissions to send as this sender", Rejected),

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use crate::core::job::Job;
 use crate::core::notification::Content;
-use crate::core::outcome::{Cause, Failure, Outcome, Stage};
+use crate::core::outcome::{Cause, Failure, Outcome, Reply, Stage};
 use crate::core::provider::{CertificateAuthority, Login, Provider, Security};
 use crate::delivery::transport::Transport;
 use crate::oauth2::Tokens;
@@ -114,7 +114,7 @@ impl SmtpTransport {
         let transcript = Transcript::new(Stage::Prepare);
         let session = match open(provider, &self.timeouts, &self.tokens, &transcript).await {
             Ok(session) => session.holding(place),
-            Err(failure) => return Outcome::Unreachable(failure),
+            Err(failure) => return not_open(failure),
         };
         self.deliver(session, message)
             .await
@@ -162,9 +162,23 @@ impl Transport for SmtpTransport {
 
     fn probe<'a>(&'a self, provider: &'a Arc<Provider>) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
+            // A connection that is kept would be one too many beside the check's own.
+            if provider.limits.max_connections.is_some()
+                && let Some(kept) = self.pool.take(provider)
+            {
+                kept.quit().await;
+            }
             let _place = self.pool.place().await;
             probe::probe(provider, &self.timeouts, &self.tokens).await
         })
+    }
+}
+
+/// What an attempt comes to for which no session could be opened.
+fn not_open(failure: Failure) -> Outcome {
+    match failure.reply.as_ref().and_then(Reply::quota) {
+        Some(quota) => Outcome::Held(quota, failure),
+        None => Outcome::Unreachable(failure),
     }
 }
 

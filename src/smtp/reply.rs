@@ -92,7 +92,8 @@ impl RawReply {
             .collect();
         let whole = texts.join(" ");
         let text = redaction.apply(&whole, TEXT_CHARS_MAX);
-        Reply { code: self.code, enhanced, text, wording: Wording::of(&whole) }
+        let wording = Wording::of(self.code, enhanced, &whole);
+        Reply { code: self.code, enhanced, text, wording }
     }
 
     /// The enhanced code at the head of a line, when its class agrees with the code's (RFC 2034 4).

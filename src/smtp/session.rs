@@ -213,7 +213,10 @@ pub(super) fn is_stale(stage: Stage, end: &End) -> bool {
     stage == Stage::Mail
         && match end {
             End::Fault(Fault::Lost | Fault::Unasked) => true,
-            End::Reply(reply) => reply.code == 421 || reply.code >= 500,
+            // A quota is used up on every connection.
+            End::Reply(reply) => {
+                reply.quota().is_none() && (reply.code == 421 || reply.code >= 500)
+            }
             _ => false,
         }
 }

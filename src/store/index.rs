@@ -22,7 +22,7 @@ use super::rows::{
     Applied, JobRow, Row, attempt_key, broken, ended_at, id, insert, outlived_key, read, remove,
 };
 use super::table::{NewestFirst, Table};
-use crate::migrations::latest::{self, Id, Record};
+use crate::migrations::latest::{self, Id, Record, State};
 
 /// A change of the rows is a new number: an index of another one is made again.
 pub(super) const INDEX_VERSION: u32 = 4;
@@ -358,6 +358,25 @@ impl Index {
     /// Jobs that ended before a time.
     pub(super) fn ended_before(&self, time: u64, limit: usize) -> Applied<Vec<Id>> {
         self.ended.before(time, limit, |job| Ok(self.row_of_job(job)?.is_some()))
+    }
+
+    /// When each job was delivered, since a time, and by which provider.
+    pub(super) fn delivered_since(
+        &self,
+        time: u64,
+        mut found: impl FnMut(&str, u64),
+    ) -> Applied<()> {
+        for row in self.rows.newest_first(None) {
+            for JobRow { progress, .. } in &row?.jobs {
+                if let State::Delivered { at } = progress.state
+                    && time <= at
+                    && let Some(provider) = progress.chain.get(usize::from(progress.position))
+                {
+                    found(provider, at);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Notifications with a key that were accepted before a time.

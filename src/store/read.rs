@@ -11,6 +11,8 @@ use super::codec::Encoded;
 use super::rows::{Jobs, LiveJob, Row, ended_at};
 use crate::core::job::{Attempt, Job, JobId};
 use crate::core::notification::{Content, Notification, NotificationId};
+use crate::core::pace::Tally;
+use crate::core::provider::ProviderName;
 use crate::core::time::Time;
 use crate::migrations::{self, latest};
 use crate::queue::store::{Change, Page, Store, StoreError};
@@ -144,6 +146,16 @@ impl Store for DiskStore {
     fn ended_before(&self, time: Time, limit: usize) -> Result<Vec<JobId>, StoreError> {
         let ids = self.shared.index_now()?.ended_before(time.0, limit)?;
         Ok(ids.into_iter().map(|id| JobId(Uuid::from_bytes(id))).collect())
+    }
+
+    fn delivered_since(&self, time: Time) -> Result<Tally, StoreError> {
+        let mut tally = Tally::new();
+        self.shared.index_now()?.delivered_since(time.0, |provider, at| {
+            if let Some(provider) = ProviderName::new(provider) {
+                *tally.entry(provider).or_default().entry(Time(at)).or_default() += 1;
+            }
+        })?;
+        Ok(tally)
     }
 
     fn keys_before(&self, time: Time, limit: usize) -> Result<Vec<NotificationId>, StoreError> {

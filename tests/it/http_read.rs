@@ -44,7 +44,7 @@ async fn the_queue_shows_every_provider_and_narrows_to_one() {
     let expected = json!({
         "depth": 0, "capacity": 10, "oldestAcceptedAt": null,
         "providers": [{"name": "spare", "depth": 0, "capacity": 10, "ready": 0, "scheduled": 0,
-            "inFlight": 0, "parked": 0, "healthy": null, "nextAttemptAt": null}],
+            "inFlight": 0, "parked": 0, "healthy": null, "nextAttemptAt": null, "heldUntil": null, "heldReason": null}],
     });
     assert_eq!(api.get("/queue?provider=spare").await, expected);
     drop(claim);

@@ -9,8 +9,9 @@
 //! `mail_servers` holds the mail against real servers, `openapi` the API against its own description; `page`
 //! leads a real browser through the operator's page. `choosing`, `delivery`, `outage` and `reload` tell what
 //! a user of `serve` sees, `dev`, `client`, `explain`, `manual`, `migrate_config` and `store_tools` the same of
-//! these; `auth` who may call; `health`, `credentials`, `oauth2`, `metrics` and `traces` what an operator sees
-//! of the mail servers; `canary` what nobody sees; `kubernetes` and `webhook` what a real API server sees;
+//! these; `limits` what it sees of a provider that takes only so much; `auth` who may call; `health`,
+//! `credentials`, `oauth2`, `metrics` and `traces` what an operator sees of the mail servers; `canary` what
+//! nobody sees; `kubernetes` and `webhook` what a real API server sees;
 //! `deploy` whether it takes `deploy/`. `store`, `queue_*`, `http*`, `smtp` and `manifests` hold one component
 //! each; `arrows` holds the sources against their architecture. A run that draws lots prints its seed.
 
@@ -40,6 +41,7 @@ mod http_server;
 mod kill_points;
 mod kubernetes;
 mod kubernetes_auth;
+mod limits;
 mod mail_servers;
 mod manifests;
 mod manual;

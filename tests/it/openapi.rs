@@ -46,10 +46,17 @@ const FIELDS: &[(&str, &str)] = &[
     ("Accepted", "acceptedAt chain id jobs provider warnings"),
     ("AcceptedJob", "id recipient"),
     ("Explanation", "candidates chain detail provider queue recipients rule status type warnings"),
-    ("Candidate", "circuitOpenSince decision healthy lastError level named provider reason"),
+    (
+        "Candidate",
+        "circuitOpenSince decision healthy heldReason heldUntil lastError level named provider reason",
+    ),
     ("Place", "capacity depth wanted"),
     ("Queue", "capacity depth oldestAcceptedAt providers"),
-    ("ProviderQueue", "capacity depth healthy inFlight name nextAttemptAt parked ready scheduled"),
+    (
+        "ProviderQueue",
+        "capacity depth healthy heldReason heldUntil inFlight name nextAttemptAt parked ready scheduled",
+    ),
+    ("Limits", "maxConnections messagesPerDay messagesPerMinute"),
     ("QueueHistory", "at intervalSeconds providers"),
     ("ProviderHistory", "depth name oldestSeconds parked"),
     (

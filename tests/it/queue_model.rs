@@ -324,7 +324,8 @@ impl World {
     /// What holds after every step.
     fn check(&self) {
         let now = self.clock.now();
-        let depths: BTreeMap<ProviderName, Depth> = self.queue.depths().into_iter().collect();
+        let depths: BTreeMap<ProviderName, Depth> =
+            self.queue.depths(&BTreeMap::new()).into_iter().collect();
         for provider in PROVIDERS.map(name) {
             let depth = depths.get(&provider).cloned().unwrap_or_default();
             assert_eq!(depth.depth, self.depth(&provider));

@@ -91,12 +91,13 @@ struct Sums {
     crashes: usize,
     failed_syncs: usize,
     redriven: usize,
+    held: usize,
 }
 
 impl Sums {
     fn add(&mut self, run: &Run) {
         let Run { accepted, refused, delivered, dead, cancelled, copies, .. } = *run;
-        let Run { crashes, failed_syncs, redriven, .. } = *run;
+        let Run { crashes, failed_syncs, redriven, held, .. } = *run;
         self.merge(&Self {
             accepted,
             refused,
@@ -107,6 +108,7 @@ impl Sums {
             crashes,
             failed_syncs,
             redriven,
+            held,
         });
     }
 
@@ -120,15 +122,16 @@ impl Sums {
         self.crashes += other.crashes;
         self.failed_syncs += other.failed_syncs;
         self.redriven += other.redriven;
+        self.held += other.held;
     }
 
     fn assert_everything_happened(&self) {
         let Self { accepted, refused, delivered, dead, cancelled, .. } = self;
-        let Self { copies, crashes, failed_syncs, redriven, .. } = self;
+        let Self { copies, crashes, failed_syncs, redriven, held, .. } = self;
         for count in [accepted, refused, delivered, dead, cancelled, copies] {
             assert!(*count > 100, "{self:?}");
         }
-        for count in [crashes, failed_syncs, redriven] {
+        for count in [crashes, failed_syncs, redriven, held] {
             assert!(*count > 100, "{self:?}");
         }
     }

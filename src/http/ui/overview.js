@@ -91,6 +91,7 @@ function card({ provider, queue, shown }) {
       provider?.insecureSkipVerify && pill('any certificate', 'warn'),
     ),
     why && h('p', { class: 'why' }, why),
+    queue.heldReason && h('p', { class: 'why' }, `Takes no mail for now: ${queue.heldReason}`),
     broken.map((one) => h('p', { class: 'why' }, `${one.type}: ${one.message} (${one.reason})`)),
     !provider &&
       h(
@@ -129,6 +130,7 @@ function card({ provider, queue, shown }) {
         ['Next check', provider.nextCheck && time(provider.nextCheck)],
         ['Last passed', time(provider.lastHealthCheck)],
         ['Unreachable since', provider.circuitOpenSince && time(provider.circuitOpenSince)],
+        ['Held until', queue.heldUntil && time(queue.heldUntil)],
         ['Last mail tried', provider.lastSendAttempt && time(provider.lastSendAttempt)],
         ['Its error', provider.lastSendError !== why && provider.lastSendError],
         ['Next attempt', queue.nextAttemptAt && time(queue.nextAttemptAt)],

@@ -25,6 +25,7 @@ fn spec() -> MailProviderSpec {
         },
         sender: SenderConfig { address: "noreply@example.com".into(), name: None },
         retry: RetryConfig::default(),
+        limits: None,
     }
 }
 

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{is, provider};
+use super::{is, provider, start};
 use crate::support::app::{App, Home};
 use crate::support::kube::Kube;
 use crate::support::kube_proxy::KubeProxy;
 use crate::support::metrics::Scrape;
 use crate::support::need;
 use crate::support::sink::Sink;
-use crate::support::smtp::{Script, SmtpServer};
+use crate::support::smtp::{Script, SmtpServer, Verb, say};
 use crate::support::wait::eventually;
 
 const JOBS_COUNT: usize = 100;
@@ -146,4 +146,39 @@ async fn survives_a_storm(kube: &Kube, app: &App, proxy: &KubeProxy, sinks: [&Si
     let asked = proxy.asked().into_iter().filter(|asked| begin <= asked.at);
     let writes_count = asked.filter(|asked| asked.line.contains("/main/status")).count();
     assert!(writes_count <= 3 + seconds, "{writes_count} status writes in {seconds} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_held_by_the_schema_and_a_hold_is_told_without_making_the_provider_unready() {
+    let Some((kube, _home, app)) = start(&["mailproviders"]).await else { return };
+    let quota = say("550 5.4.5 Daily user sending limit exceeded");
+    let server = SmtpServer::start(Script::plain().on(Verb::Mail, quota)).await;
+    for (limits, refusal) in [
+        (json!({"messagesPerMinute": 0}), "should be greater than or equal to 1"),
+        (json!({"messagesPerDay": 10_000_001}), "should be less than or equal to 10000000"),
+        (json!({"maxConnections": 1001}), "should be less than or equal to 1000"),
+        (json!({"messagesPerHour": 1}), "unknown field \"spec.limits.messagesPerHour\""),
+    ] {
+        let bad = provider("main", server.port(), &json!({"limits": limits}));
+        let error = kube.dry_run(&bad).expect_err("it breaks a limit");
+        assert!(error.contains(refusal), "{error}");
+    }
+    let limits = json!({"messagesPerMinute": 30, "messagesPerDay": 500, "maxConnections": 1});
+    let spec = json!({"default": true, "limits": limits});
+    kube.apply(&provider("main", server.port(), &spec)).expect("applied");
+    is(&kube, "main", "Healthy", "True HealthCheckPassed").await;
+    let shown = app.provider_is("main", |_| true).await;
+    assert_eq!(shown["limits"], limits);
+    let told = kube.kubectl(&["explain", "mailprovider.spec.limits.messagesPerDay"]);
+    assert!(told.expect("explained").contains("within any 24 hours"));
+
+    app.notify(&json!({"recipients": ["ada@example.com"], "subject": "s", "text": "t"})).await;
+    let path = r#"-o=jsonpath={.status.conditions[?(@.type=="Ready")].message}"#;
+    eventually("the hold is told", async || {
+        let message = kube.kubectl(&["get", "mailprovider", "main", path]).expect("there");
+        message.starts_with("the server's quota is used up, mail waits").then_some(())
+    })
+    .await;
+    is(&kube, "main", "Ready", "True Configured").await;
+    is(&kube, "main", "Healthy", "True HealthCheckPassed").await;
 }

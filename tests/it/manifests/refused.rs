@@ -34,6 +34,16 @@ const NO_USERNAME: &str = "spec.smtp.username: Required value: username must be 
                            passwordRef is provided";
 const NO_NAME: &str = "3: MailProvider: metadata.name: Required value: a name is required";
 
+const MORE: &str = "    queueSize: 1000\n";
+const PER_MINUTE: &str = "limits.messagesPerMinute";
+const PER_DAY: &str = "limits.messagesPerDay";
+const CONNECTIONS: &str = "limits.maxConnections";
+
+/// The end of the manifest with one limit, in line 23.
+fn limits(limit: &str) -> String {
+    format!("{MORE}  limits:\n    {limit}\n")
+}
+
 /// The lines and texts of what is wrong after one change of [`GOOD`].
 fn problems_with(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from), "{from:?} is in the good manifest");
@@ -79,6 +89,55 @@ fn a_limit_or_a_type_is_named_with_the_line_of_the_field() {
         ("1000", "10001", 21, "retry.queueSize", "10001", "should be less than or equal to 10000"),
         ("true", "yes", 7, "default", "\"string\"", "must be of type boolean: \"string\""),
         (": smtp.example.com", ": \"\"", 9, "smtp.host", "\"\"", "should be at least 1 chars long"),
+        (
+            MORE,
+            &limits("messagesPerMinute: 0"),
+            23,
+            PER_MINUTE,
+            "0",
+            "should be greater than or equal to 1",
+        ),
+        (
+            MORE,
+            &limits("messagesPerMinute: 100001"),
+            23,
+            PER_MINUTE,
+            "100001",
+            "should be less than or equal to 100000",
+        ),
+        (MORE, &limits("messagesPerMinute: many"), 23, PER_MINUTE, "\"string\"", string),
+        (
+            MORE,
+            &limits("messagesPerDay: 0"),
+            23,
+            PER_DAY,
+            "0",
+            "should be greater than or equal to 1",
+        ),
+        (
+            MORE,
+            &limits("messagesPerDay: 10000001"),
+            23,
+            PER_DAY,
+            "10000001",
+            "should be less than or equal to 10000000",
+        ),
+        (
+            MORE,
+            &limits("maxConnections: 0"),
+            23,
+            CONNECTIONS,
+            "0",
+            "should be greater than or equal to 1",
+        ),
+        (
+            MORE,
+            &limits("maxConnections: 1001"),
+            23,
+            CONNECTIONS,
+            "1001",
+            "should be less than or equal to 1000",
+        ),
     ] {
         let path = format!("spec.{path}");
         let problem = format!("{line}: {path}: Invalid value: {found}: {path} in body {rule}");
@@ -100,6 +159,12 @@ fn a_value_at_its_limit_is_taken() {
         ("1000", "10"),
         ("1000", "10000"),
         ("\"Breakglass\"", &"ü".repeat(100)),
+        (MORE, &limits("messagesPerMinute: 1")),
+        (MORE, &limits("messagesPerMinute: 100000")),
+        (MORE, &limits("messagesPerDay: 10000000")),
+        (MORE, &limits("maxConnections: 1000")),
+        (MORE, &(MORE.to_owned() + "  limits: {}\n")),
+        (MORE, &(MORE.to_owned() + "  limits: ~\n")),
         ("noreply@example.com", &longest),
         ("noreply@example.com", "root@localhost"),
         ("smtp.example.com", "mailhog"),

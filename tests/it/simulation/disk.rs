@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use breakglass_mailer::core::job::{Attempt, Job, JobId};
 use breakglass_mailer::core::notification::{Content, Notification, NotificationId};
+use breakglass_mailer::core::pace::Tally;
 use breakglass_mailer::core::time::Time;
 use breakglass_mailer::queue::store::{Change, Page, Store, StoreError};
 use futures_util::FutureExt;
@@ -182,6 +183,10 @@ impl Store for Disk {
 
     fn ended_before(&self, time: Time, limit: usize) -> Result<Vec<JobId>, StoreError> {
         self.kept.ended_before(time, limit)
+    }
+
+    fn delivered_since(&self, time: Time) -> Result<Tally, StoreError> {
+        self.kept.delivered_since(time)
     }
 
     fn keys_before(&self, time: Time, limit: usize) -> Result<Vec<NotificationId>, StoreError> {

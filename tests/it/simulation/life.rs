@@ -9,11 +9,11 @@ use breakglass_mailer::core::health::HealthIntervals;
 use breakglass_mailer::core::job::JobId;
 use breakglass_mailer::core::notification::Address;
 use breakglass_mailer::core::provider::{
-    Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
+    Limits, Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
 };
 use breakglass_mailer::core::route::{Catalog, Cluster, Escalation};
 use breakglass_mailer::core::time::Time;
-use breakglass_mailer::delivery::{Delivery, Retention, Running};
+use breakglass_mailer::delivery::{Delivery, Gates, Retention, Running};
 use breakglass_mailer::metrics::Metrics;
 use breakglass_mailer::queue::store::Store;
 use breakglass_mailer::queue::{DeadFilter, Ids, Queue};
@@ -47,6 +47,7 @@ pub struct Run {
     pub crashes: usize,
     pub failed_syncs: usize,
     pub redriven: usize,
+    pub held: usize,
 }
 
 /// What outlives a life.
@@ -151,8 +152,14 @@ impl World {
         drop(seen);
         let largest = self.largest.entry(name.clone()).or_default();
         *largest = retry.queue_size.max(*largest);
+        let limits = Limits {
+            messages_per_minute: self.lots.bool().then(|| self.lots.u32(1..=6)),
+            messages_per_day: self.lots.bool().then(|| self.lots.u32(1..=30)),
+            max_connections: self.lots.bool().then(|| self.lots.u16(1..=CONNECTIONS_MAX as u16)),
+        };
         let provider = Provider {
             default: text == "a",
+            limits,
             retry,
             ..Provider::new(name.clone(), smtp, Sender { address, name: None })
         };
@@ -168,6 +175,8 @@ impl World {
         self.disk.set_room(Room::Plenty);
         for name in PROVIDERS {
             self.put_provider(name);
+            let provider = self.catalog.providers.get_mut(&crate::support::api::name(name));
+            Arc::make_mut(provider.expect("it was put")).limits = Limits::default();
             self.set_mood(name, Mood::Perfect);
         }
     }
@@ -209,6 +218,7 @@ impl World {
             tracer: Tracer::default(),
             clock,
             connections_max: CONNECTIONS_MAX,
+            gates: Gates::default(),
             redrive: true,
             leads: watch::channel(Some(Time::default())).1,
             retention: Retention { history: 7 * DAY, dead_letters: 30 * DAY, keys: DAY },

@@ -17,7 +17,7 @@ pub fn bounds(queue: &Queue, largest: &BTreeMap<ProviderName, usize>) -> Vec<Str
         let depth: &breakglass_mailer::queue::Depth = depth;
         largest.get(name).is_none_or(|largest| depth.depth > *largest)
     };
-    let depths = queue.depths();
+    let depths = queue.depths(&BTreeMap::new());
     depths.iter().filter(|all| too_many(all)).map(|all| format!("too many jobs: {all:?}")).collect()
 }
 
@@ -100,6 +100,7 @@ pub fn at_the_end(
             }
         }
     }
+    run.held += seen.held_count;
     run.history.extend(seen.history.iter().cloned());
     run.history.extend(jobs.iter().map(|(job, _)| format!("{job:?}")));
     drop(seen);

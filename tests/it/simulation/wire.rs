@@ -9,6 +9,8 @@ use breakglass_mailer::core::job::{Job, JobId, JobState};
 use breakglass_mailer::core::notification::Content;
 use breakglass_mailer::core::outcome::{Cause, Failure, Outcome, Reply, Stage};
 use breakglass_mailer::core::provider::{Provider, ProviderName};
+use breakglass_mailer::core::quota::Quota;
+use breakglass_mailer::core::time::Time;
 use breakglass_mailer::delivery::transport::Transport;
 use breakglass_mailer::queue::store::Store;
 use breakglass_mailer::registry::Registry;
@@ -38,10 +40,12 @@ pub enum Mood {
     Greylisting,
     /// Takes everything after 20 s.
     Slow,
+    /// Says that a quota is used up.
+    UsedUp,
 }
 
 impl Mood {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Perfect,
         Self::Good,
         Self::Moody,
@@ -50,6 +54,7 @@ impl Mood {
         Self::Busy,
         Self::Greylisting,
         Self::Slow,
+        Self::UsedUp,
     ];
 
     fn is_reachable(self) -> bool {
@@ -70,6 +75,8 @@ enum End {
     Closed,
     NoConnection,
     Silence,
+    /// A quota is used up: of the day, of late, or at once.
+    Held(Quota),
 }
 
 /// All servers, over all lives. A clone is the same.
@@ -97,6 +104,8 @@ pub struct Seen {
     attempts: HashMap<JobId, u32>,
     /// Taken and told so in this life.
     told: BTreeSet<JobId>,
+    /// How often a quota was used up.
+    pub held_count: usize,
     busy: BTreeSet<JobId>,
     busy_count: BTreeMap<ProviderName, usize>,
     pub faults: Vec<String>,
@@ -117,6 +126,7 @@ impl Net {
             put_off: BTreeSet::new(),
             attempts: HashMap::new(),
             told: BTreeSet::new(),
+            held_count: 0,
             busy: BTreeSet::new(),
             busy_count: BTreeMap::new(),
             faults: Vec::new(),
@@ -174,6 +184,19 @@ impl Wire {
         hold(*busy_count <= CONNECTIONS_MAX, "more sends at once than connections");
         let open = self.registry.health(name).open;
         hold(open.is_none_or(|open| open.since == now), "dialled though its circuit is open");
+        let held = self.registry.health(name).held(now).map(|hold| hold.since);
+        hold(held.is_none_or(|since| since == now), "dialled though its quota is used up");
+        // What is recorded is what a restart knows, too. A grain of time is left out on either side.
+        let within = |span_ms: u64| {
+            let since = Time(now.0.saturating_sub(span_ms));
+            let found = self.disk.delivered_since(since).expect("readable");
+            found.get(name).map_or(0, |times| times.values().sum::<u64>())
+        };
+        let limits = provider.limits;
+        let per_minute = limits.messages_per_minute.is_none_or(|most| within(59_000) < most.into());
+        hold(per_minute, "more than its messages per minute");
+        let per_day = limits.messages_per_day.is_none_or(|most| within(86_339_000) < most.into());
+        hold(per_day, "more than its messages per day");
         let retries = seen.retries.get(name).copied().unwrap_or_default();
         hold(job.progress.attempts_here <= retries, "more attempts than retries and one");
         let attempts = seen.attempts.entry(job.id).or_default();
@@ -195,7 +218,9 @@ impl Wire {
             End::Refused,
             End::Closed,
             End::NoConnection,
+            End::Held(Quota::Burst),
         ];
+        let quotas = [Quota::Burst, Quota::Rate, Quota::Day];
         let end = match mood {
             Mood::Perfect | Mood::Slow => End::Taken,
             Mood::Good if seen.lots.u8(..) < 230 => End::Taken,
@@ -204,6 +229,7 @@ impl Wire {
             Mood::Mute => End::Silence,
             Mood::Busy => End::PutOff,
             Mood::Greylisting => End::Greylisted,
+            Mood::UsedUp => End::Held(quotas[seen.lots.usize(..quotas.len())]),
         };
         let took = match (mood, end) {
             (Mood::Slow, _) => 20_000,
@@ -254,6 +280,7 @@ impl Transport for Wire {
             match end {
                 End::Refused => drop(seen.refused.insert(job.id)),
                 End::PutOff | End::Greylisted | End::Unread => drop(seen.put_off.insert(job.id)),
+                End::Held(_) => seen.held_count += 1,
                 End::Taken | End::Closed | End::NoConnection | End::Silence => {}
             }
             outcome(end)
@@ -299,6 +326,9 @@ fn outcome(end: End) -> Outcome {
         )),
         End::NoConnection => {
             Outcome::Unreachable(failure(Cause::ConnectionRefused, Stage::Connect, None))
+        }
+        End::Held(quota) => {
+            Outcome::Held(quota, failure(Cause::Deferred, Stage::Mail, reply(452, [4, 3, 1], "no")))
         }
         End::Silence => {
             Outcome::Unreachable(failure(Cause::ConnectionTimeout, Stage::Greeting, None))

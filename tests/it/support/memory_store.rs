@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use breakglass_mailer::core::job::{Attempt, Job, JobId, JobState, Progress};
 use breakglass_mailer::core::notification::{Content, Notification, NotificationId};
+use breakglass_mailer::core::pace::Tally;
 use breakglass_mailer::core::time::Time;
 use breakglass_mailer::queue::store::{Change, Page, Store, StoreError};
 use futures_util::future::BoxFuture;
@@ -135,6 +136,19 @@ impl Store for MemoryStore {
             JobState::Queued { .. } | JobState::Dead { .. } => false,
         });
         Ok(ended.map(|(job, _)| job.id).take(limit).collect())
+    }
+
+    fn delivered_since(&self, time: Time) -> Result<Tally, StoreError> {
+        let mut tally = Tally::new();
+        for (job, _) in self.kept().jobs.values() {
+            if let JobState::Delivered { at } = job.progress.state
+                && time <= at
+            {
+                let times = tally.entry(job.progress.provider().clone()).or_default();
+                *times.entry(at).or_default() += 1;
+            }
+        }
+        Ok(tally)
     }
 
     fn keys_before(&self, time: Time, limit: usize) -> Result<Vec<NotificationId>, StoreError> {

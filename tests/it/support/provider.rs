@@ -8,6 +8,7 @@ pub struct Provider {
     name: String,
     smtp: Value,
     retry: Value,
+    limits: Option<Value>,
     /// The `stringData` of its Secret.
     secret: Option<Value>,
     sender: Value,
@@ -21,6 +22,7 @@ impl Provider {
             name: name.into(),
             smtp: json!({"host": "127.0.0.1", "port": port, "disableTLS": true}),
             retry: json!({"count": 0, "initialBackoffMs": 10, "queueSize": 10000}),
+            limits: None,
             secret: None,
             sender: json!({"address": "noreply@example.com"}),
             is_disabled: false,
@@ -84,6 +86,12 @@ impl Provider {
         self
     }
 
+    /// Keeps these limits.
+    pub fn limits(mut self, limits: Value) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
     /// Sends from this address.
     pub fn sender(mut self, address: &str) -> Self {
         self.sender["address"] = address.into();
@@ -104,10 +112,13 @@ impl Provider {
 
     /// Its manifests.
     pub fn manifests(&self, is_default: bool) -> String {
-        let spec = json!({
+        let mut spec = json!({
             "default": is_default, "disabled": self.is_disabled,
             "smtp": self.smtp, "sender": self.sender, "retry": self.retry,
         });
+        if let Some(limits) = &self.limits {
+            spec["limits"] = limits.clone();
+        }
         let provider = object("MailProvider", &json!({"name": self.name}), &spec);
         let secret = self.secret.as_ref().map_or_else(String::new, |string_data| {
             let secret = json!({
