@@ -268,7 +268,9 @@ fn open_index(
         let read = read_journal(folder, Purpose::Open, note.as_ref(), |_| Ok(()))?;
         forget_note(folder)?;
         match open_whole(&path) {
-            Ok((index, contents)) => return Ok((Basis::Index(index, contents), read, None)),
+            Ok((index, contents)) => {
+                return Ok((Basis::Index(Box::new(index), contents), read, None));
+            }
             Err(_) => reason = "it does not open",
         }
         found = Some(read);
@@ -288,7 +290,7 @@ fn open_index(
     let why = match making.finish() {
         Ok((index, contents)) => {
             let rebuilt = (!found.created).then_some(reason);
-            return Ok((Basis::Index(index, contents), found, rebuilt));
+            return Ok((Basis::Index(Box::new(index), contents), found, rebuilt));
         }
         Err(why) => why,
     };

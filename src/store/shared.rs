@@ -60,7 +60,7 @@ pub(super) struct Shared {
 /// What a store goes on with after it was opened.
 pub(super) enum Basis {
     /// Its index, and where the contents lie that are needed still.
-    Index(Index, BTreeMap<Id, Location>),
+    Index(Box<Index>, BTreeMap<Id, Location>),
     /// What the journal alone tells, because there is no index.
     Journal {
         /// The jobs that are queued or dead.
@@ -76,7 +76,7 @@ impl Basis {
     /// Ends it unused.
     pub(super) fn let_go(self) {
         if let Self::Index(index, _) = self {
-            let_go(index);
+            let_go(*index);
         }
     }
 }
@@ -96,7 +96,7 @@ impl Shared {
         let progress = Progress::default();
         progress.begin(sequence);
         let (index, alive, contents) = match basis {
-            Basis::Index(index, contents) => (Some(Arc::new(index)), None, contents),
+            Basis::Index(index, contents) => (Some(Arc::from(index)), None, contents),
             Basis::Journal { jobs, contents, why } => {
                 progress.fail(&why);
                 (None, Some(jobs), contents)
