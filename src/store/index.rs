@@ -3,10 +3,6 @@
 //! It follows the journal, off the path of an answer, and holds nothing that the journal does not:
 //! whenever it is in doubt it is thrown away and made again by applying the journal from its
 //! beginning, with the same code that applies each new record.
-//!
-//! A job is found by its own id in the row of its notification. Ids are given in order, a
-//! notification's before those of its jobs, so that is the row before. Where it is not (ids are what
-//! the queue makes of a clock), the job is noted as a stray.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,7 +30,7 @@ const ROWS_AT_ONCE: usize = 256;
 /// The trees and the tally of what is alive in each segment.
 pub(super) struct Index {
     db: Db,
-    rows: Table,
+    pub(super) rows: Table,
     /// Job id and attempt number, big endian, to the attempt: all but the last of each job.
     pub(super) attempts: Tree,
     /// Idempotency key to notification id.
@@ -44,11 +40,11 @@ pub(super) struct Index {
     /// Jobs by the time of their end.
     ended: Ages,
     /// Job id to notification id, of those that are not found by order.
-    strays: Tree,
+    pub(super) strays: Tree,
     /// What was forgotten before a record that still carries it: jobs and keys, by `outlived_key`.
     pub(super) outlived: Tree,
     /// No id of a row or of a job that is no stray is greater.
-    id_max: Mutex<Id>,
+    pub(super) id_max: Mutex<Id>,
     live_bytes: Mutex<BTreeMap<u64, u64>>,
 }
 
@@ -148,33 +144,6 @@ impl Index {
         self.count(&row.location, 1);
         self.rows.put(row);
         Ok(())
-    }
-
-    /// Notes the jobs that are not found by order once this notification is there.
-    fn note_strays(&self, new: &latest::Notification) -> Applied<()> {
-        let jobs = || new.jobs.iter().map(|(job, _)| job);
-        let in_order = *lock(&self.id_max) < new.id && jobs().all(|job| new.id < *job);
-        if !in_order {
-            let next = self.rows.next_id(&new.id)?;
-            let stays = |job: &Id| new.id < *job && next.is_none_or(|next| *job < next);
-            for job in jobs().filter(|job| !stays(job)) {
-                insert(&self.strays, job, &new.id)?;
-            }
-            let before = self.rows.at_or_before(&new.id)?.filter(|row| *row.id() != new.id);
-            if let Some(row) = before {
-                for job in row.jobs.iter().filter(|job| new.id < job.id) {
-                    insert(&self.strays, &job.id, row.id())?;
-                }
-            }
-        }
-        self.see_ids(new);
-        Ok(())
-    }
-
-    fn see_ids(&self, notification: &latest::Notification) {
-        let mut max = lock(&self.id_max);
-        let ids = notification.jobs.iter().map(|(job, _)| *job);
-        *max = ids.chain([notification.id]).fold(*max, Id::max);
     }
 
     fn updated(
@@ -316,19 +285,6 @@ impl Index {
         self.rows.get(id)
     }
 
-    /// The notification that a job belongs to which is remembered.
-    pub(super) fn row_of_job(&self, job: &Id) -> Applied<Option<Arc<Row>>> {
-        let is_its = |row: &Arc<Row>| row.job(job).is_some();
-        if let Some(row) = self.rows.recent_at_or_before(job).filter(is_its) {
-            return Ok(Some(row));
-        }
-        if let Some(row) = self.rows.at_or_before(job)?.filter(is_its) {
-            return Ok(Some(row));
-        }
-        let Some(stray) = self.strays.get(job).map_err(broken)? else { return Ok(None) };
-        Ok(self.rows.get(&id(&stray)?)?.filter(is_its))
-    }
-
     /// All notifications before this one, newest first.
     pub(super) fn newest_first(&self, before: Option<&Id>) -> NewestFirst {
         self.rows.newest_first(before)
@@ -393,6 +349,9 @@ impl Index {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,7 @@ mod seen;
 mod segment;
 mod shared;
 mod stats;
+mod strays;
 mod table;
 mod verify;
 
