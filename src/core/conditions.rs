@@ -7,6 +7,7 @@
 use super::health::Health;
 use super::provider::{CertificateAuthority, Credentials, Password, Provider};
 use super::route::Catalog;
+use super::time::Time;
 
 /// One condition. Never holds a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +96,13 @@ impl Reason {
 
 /// The conditions of a provider of `catalog`: `Ready` first.
 #[must_use]
-pub fn conditions(provider: &Provider, health: &Health, catalog: &Catalog) -> Vec<Condition> {
-    let (ready, reason, message) = ready(provider, health, catalog);
+pub fn conditions(
+    provider: &Provider,
+    health: &Health,
+    catalog: &Catalog,
+    now: Time,
+) -> Vec<Condition> {
+    let (ready, reason, message) = ready(provider, health, catalog, now);
     let mut found =
         vec![Condition { condition_type: ConditionType::Ready, is_true: ready, reason, message }];
     found.extend(healthy(provider, health));
@@ -105,7 +111,12 @@ pub fn conditions(provider: &Provider, health: &Health, catalog: &Catalog) -> Ve
 }
 
 /// What an operator has to mend comes before what may pass by itself.
-fn ready(provider: &Provider, health: &Health, catalog: &Catalog) -> (bool, Reason, String) {
+fn ready(
+    provider: &Provider,
+    health: &Health,
+    catalog: &Catalog,
+    now: Time,
+) -> (bool, Reason, String) {
     if provider.disabled {
         return (false, Reason::Disabled, "the provider is disabled".to_owned());
     }
@@ -126,7 +137,7 @@ fn ready(provider: &Provider, health: &Health, catalog: &Catalog) -> (bool, Reas
             (true, Reason::DuplicateDefault, message)
         }
         // Nothing to mend, and no reason to restart anything.
-        _ if let Some(hold) = &health.held => {
+        _ if let Some(hold) = health.held(now) => {
             let message = format!("the server's quota is used up, mail waits: {}", hold.message);
             (true, Reason::Configured, message)
         }
@@ -175,7 +186,6 @@ mod tests {
     use crate::core::outcome::Cause;
     use crate::core::provider::{Grant, Login, OAuth2, ProviderName, Security, Sender, Smtp};
     use crate::core::quota::Quota;
-    use crate::core::time::Time;
 
     fn provider(name: &str) -> Provider {
         let name = ProviderName::new(name).expect("a name");
@@ -195,7 +205,7 @@ mod tests {
     }
 
     fn shown(provider: &Provider, health: &Health, catalog: &Catalog) -> Vec<String> {
-        let all = conditions(provider, health, catalog);
+        let all = conditions(provider, health, catalog, Time(0));
         all.iter()
             .map(|c| format!("{}={} {}", c.condition_type.as_str(), c.is_true, c.reason.as_str()))
             .collect()
@@ -265,7 +275,7 @@ mod tests {
             });
             let mut provider = provider("a");
             provider.smtp.credentials = Some(Credentials { username: "u".into(), login });
-            let all = conditions(&provider, &Health::default(), &Catalog::default());
+            let all = conditions(&provider, &Health::default(), &Catalog::default(), Time(0));
             let shown = |c: &Condition| format!("{} {}", c.reason.as_str(), c.message);
             [shown(&all[0]), shown(&all[1])]
         };
@@ -289,7 +299,7 @@ mod tests {
         let health = Health::default();
         assert_eq!(shown(&default("a"), &health, &catalog), ["Ready=true Configured"]);
         assert_eq!(shown(&default("b"), &health, &catalog), ["Ready=true DuplicateDefault"]);
-        let message = &conditions(&default("b"), &health, &catalog)[0].message;
+        let message = &conditions(&default("b"), &health, &catalog, Time(0))[0].message;
         assert_eq!(message, "a is the default and takes precedence");
     }
 
@@ -301,23 +311,29 @@ mod tests {
         let catalog = Catalog::default();
         let expected = ["Ready=true Configured", "Healthy=true HealthCheckPassed"];
         assert_eq!(shown(&provider("a"), &health, &catalog), expected);
-        let message = &conditions(&provider("a"), &health, &catalog)[0].message;
+        let message = |hours: u64| {
+            let now = Time(hours * 3_600_000);
+            conditions(&provider("a"), &health, &catalog, now)[0].message.clone()
+        };
         let told =
             "the server's quota is used up, mail waits: the server refused the sender: 550 5.4.5";
-        assert_eq!(message, told);
+        assert_eq!(message(0), told);
+        assert_eq!(message(2), "the provider is configured", "its time is over");
     }
 
     #[test]
     fn a_message_names_the_cause_and_no_password() {
         let catalog = Catalog::default();
         let message = |provider: &Provider, health: &Health| {
-            conditions(provider, health, &catalog)[0].message.clone()
+            conditions(provider, health, &catalog, Time(0))[0].message.clone()
         };
         assert_eq!(message(&provider("a"), &failed()), "connection refused");
         let no_key = with_password(Password::KeyNotFound("default/smtp".into(), "key".into()));
         let shown = "the Secret default/smtp has no value for the key key";
         assert_eq!(message(&no_key, &failed()), shown);
         let loaded = with_password(Password::Loaded("hunter2".into()));
-        assert!(!format!("{:?}", conditions(&loaded, &failed(), &catalog)).contains("hunter2"));
+        assert!(
+            !format!("{:?}", conditions(&loaded, &failed(), &catalog, Time(0))).contains("hunter2")
+        );
     }
 }

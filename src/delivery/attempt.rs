@@ -97,10 +97,8 @@ impl Delivery {
         }
         // Only now: a crash repeats no more messages than there are connections.
         drop(permit);
-        if provider.limits.count() {
-            // What it was counted for may be free again.
-            self.queue.arrival(&provider.name).notify_one();
-        }
+        // What it was counted for may be free again, and a hold that it learned of ends one day.
+        self.queue.arrival(&provider.name).notify_one();
         self.count(&job, &verdict, outcome.failure().map_or(Cause::Internal, |f| f.cause));
         self.follow(&provider.name, transition).await;
         if let Verdict::Bury { reason: DeadReason::Unreachable, .. } = verdict {

@@ -119,6 +119,8 @@ impl Delivery {
                 mailprovider = %provider, error = held.why,
                 "the provider takes no more mail for now: its mail waits or goes on"
             );
+            // Whoever waits for it to end has to know of it.
+            self.queue.arrival(provider).notify_one();
         }
         if transition.released {
             tracing::info!(mailprovider = %provider, "the provider takes mail again");

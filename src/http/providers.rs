@@ -17,6 +17,7 @@ use crate::core::conditions::{Condition, conditions};
 use crate::core::health::Health;
 use crate::core::provider::{Provider, Security};
 use crate::core::route::Catalog;
+use crate::core::time::Time;
 use crate::registry::LastSend;
 
 /// All providers, as this process sees them.
@@ -143,7 +144,13 @@ pub(super) async fn list(
         let name = &provider.name;
         let last_send = api.registry.last_send(name);
         let (held, day_messages) = (api.registry.held(name), api.registry.day_count(name));
-        let view = ProviderView::of(provider, &api.registry.health(name), last_send, &catalog);
+        let view = ProviderView::of(
+            provider,
+            &api.registry.health(name),
+            last_send,
+            &catalog,
+            api.registry.now(),
+        );
         ProviderView {
             day_messages,
             held_until: held.as_ref().map(|held| Stamp(held.until)),
@@ -160,6 +167,7 @@ impl ProviderView {
         health: &Health,
         last_send: Option<LastSend>,
         catalog: &Catalog,
+        now: Time,
     ) -> Self {
         let backoff_ms = provider.retry.initial_backoff.as_millis();
         Self {
@@ -196,7 +204,7 @@ impl ProviderView {
             next_check: (!provider.disabled).then_some(Stamp(health.next_check)),
             last_send_attempt: last_send.as_ref().map(|send| Stamp(send.at)),
             last_send_error: last_send.and_then(|send| send.error),
-            conditions: conditions(provider, health, catalog)
+            conditions: conditions(provider, health, catalog, now)
                 .into_iter()
                 .map(ConditionView::from)
                 .collect(),
@@ -242,7 +250,8 @@ mod tests {
         let mut secret = provider("a");
         let password = Password::Loaded("hunter2".into());
         secret.smtp.credentials = Some(Credentials::with_password("u", password));
-        let view = ProviderView::of(&secret, &Health::default(), None, &Catalog::default());
+        let view =
+            ProviderView::of(&secret, &Health::default(), None, &Catalog::default(), Time(0));
         let shown = serde_json::to_string(&view).expect("JSON");
         assert!(!shown.contains("hunter2"), "{shown}");
     }

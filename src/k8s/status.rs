@@ -140,7 +140,7 @@ impl Teller {
         let valid = seen.catalog.providers.get(&name)?;
         let health = self.registry.health(&name);
         let is_known = match health.healthy {
-            None => false,
+            None => health.held.is_some(),
             // One that follows looks only after those that it cannot reach; health checks see to it
             // that one that begins to lead looks at all of them.
             Some(true) => leading_since <= health.learned_at,
@@ -149,7 +149,7 @@ impl Teller {
         if !is_known && !valid.disabled {
             return None;
         }
-        let found = conditions(valid, &health, &seen.catalog);
+        let found = conditions(valid, &health, &seen.catalog, self.registry.now());
         Some(status(provider, &found, &health, self.registry.last_send(&name), now))
     }
 

@@ -92,6 +92,8 @@ pub(super) struct Writer {
     is_short: bool,
     stopped: Option<String>,
     reserve: Arc<Reserve>,
+    /// The bytes of a batch: kept, because new memory of that size costs more than copying them.
+    buffer: Vec<u8>,
     /// Commits of which nobody knows whether they are on the disk.
     unanswered: Vec<oneshot::Sender<Result<(), StoreError>>>,
 }
@@ -121,7 +123,7 @@ impl Writer {
         }
         file.seek(SeekFrom::End(0))?;
         let folder = folder.to_owned();
-        let (is_short, stopped, unanswered) = (false, None, Vec::new());
+        let (is_short, stopped, buffer, unanswered) = (false, None, Vec::new(), Vec::new());
         Ok(Self {
             folder,
             store,
@@ -131,6 +133,7 @@ impl Writer {
             is_short,
             stopped,
             reserve,
+            buffer,
             unanswered,
         })
     }
@@ -231,22 +234,23 @@ impl Writer {
                 }
             }
         }
-        let mut buffer = Vec::with_capacity(batch.iter().map(append_bytes).sum());
+        self.buffer.clear();
+        self.buffer.shrink_to(BATCH_BYTES_MAX);
         let mut places = Vec::new();
         let mut sequence = self.end.sequence;
         for (_, encoded) in batch.iter().flat_map(|append| &append.records) {
             sequence += 1;
-            encoded.write(sequence, self.end.sequence, &mut buffer);
-            let end = self.end.bytes + buffer.len() as u64;
+            encoded.write(sequence, self.end.sequence, &mut self.buffer);
+            let end = self.end.bytes + self.buffer.len() as u64;
             places.push((sequence, encoded.location(self.end.segment, end)));
         }
-        if let Err(error) = self.file.write_all(&buffer) {
+        if let Err(error) = self.file.write_all(&self.buffer) {
             return Err(self.undo(&error));
         }
         if let Err(error) = sync_data(&self.file) {
             return Err(Failure::Unknown(what_failed("sync", &self.path(), &error)));
         }
-        self.end.bytes += buffer.len() as u64;
+        self.end.bytes += self.buffer.len() as u64;
         self.end.sequence = sequence;
         Ok(places)
     }
