@@ -172,9 +172,11 @@ impl Queue {
                         } else {
                             depth.scheduled += 1;
                         }
-                        let due = due.max(start(&state, id));
-                        let earliest = depth.next_attempt_at.unwrap_or(due).min(due);
-                        depth.next_attempt_at = Some(earliest);
+                        let earliest = depth.next_attempt_at.unwrap_or(Time(u64::MAX));
+                        if due < earliest {
+                            let due = due.max(start(&state, id));
+                            depth.next_attempt_at = Some(earliest.min(due));
+                        }
                     }
                     None if standing.is_in_flight() => depth.in_flight += 1,
                     None => depth.parked += 1,

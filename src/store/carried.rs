@@ -77,6 +77,7 @@ impl Index {
                 continue;
             }
             let known = known_jobs.remove(&job);
+            let had_ended = known.as_ref().is_some_and(|job| ended_at(&job.progress).is_some());
             let (last_known, known) = match known {
                 Some(known) => (known.last_attempt, Some((known.sequence, known.progress))),
                 None => (None, replay.orphans.remove(&job)),
@@ -85,7 +86,7 @@ impl Index {
                 self.keep_all_but_last(&job, attempts.into_iter().chain(last_known))?;
             let newer = known.filter(|(sequence, _)| as_of < *sequence);
             let (sequence, progress) = newer.unwrap_or((as_of, progress));
-            if let Some(at) = ended_at(&progress) {
+            if let Some(at) = ended_at(&progress).filter(|_| !had_ended) {
                 self.ends(at, job)?;
             }
             jobs.push(JobRow { id: job, progress, sequence, last_attempt });

@@ -105,6 +105,11 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
         let records = outlived.into_iter().map(|record| (record.clone(), encoded(&record)));
         append(shared, records.collect(), false)?;
     }
+    let live_bytes = index_now(shared)?.live_bytes();
+    if live_bytes.get(&segment).is_some_and(|live| 0 < *live) {
+        // Something of it was not among those that were listed: the next try lists anew.
+        return Err(StoreError::Busy("some of it is needed still".to_owned()));
+    }
     let path = segment_path(&shared.journal, segment);
     let next = segment + 1;
     write_identity(&shared.folder, shared.store, next)
@@ -174,7 +179,7 @@ fn carry(
     id: &latest::Id,
     segment: u64,
 ) -> Result<Option<(latest::Record, Encoded)>, StoreError> {
-    let Some(index) = shared.index() else { return Ok(None) };
+    let index = shared.index().ok_or_else(|| StoreError::Stopped("no index".to_owned()))?;
     let row = index.row(id)?.filter(|row| row.location.segment == segment);
     let Some(row) = row else { return Ok(None) };
     let carried = |job: &JobRow| {

@@ -238,8 +238,9 @@ impl Index {
             self.count(&before, -1);
             self.rows.remove(id);
         } else if before != after {
-            self.count(&before, -1);
+            // In this order, so that it never seems to be needed nowhere.
             self.count(&after, 1);
+            self.count(&before, -1);
         }
         Ok((answer, released))
     }
@@ -296,6 +297,8 @@ impl Index {
         let mut attempts = Vec::new();
         if 1 < last.number {
             attempts = self.earlier_attempts(&job.id)?;
+            // Since the row was read the last one may have become an earlier one.
+            attempts.retain(|attempt| attempt.number < last.number);
         }
         attempts.push(last.clone());
         Ok(attempts)

@@ -215,26 +215,28 @@ impl Table {
         let all: usize = rows.values().map(Vec::len).sum();
         let part =
             if all <= BLOCK_BYTES_MAX { all } else { all.div_ceil(all.div_ceil(BLOCK_BYTES)) };
-        let old_key = old.map(|(key, _)| key);
-        if let Some(key) =
-            old_key.filter(|key| rows.first_key_value().is_none_or(|(id, _)| id != key.as_ref()))
-        {
-            remove(&self.blocks, &key)?;
-        }
-        let mut block: Option<(Id, Vec<u8>)> = None;
+        let mut parts: Vec<(Id, Vec<u8>)> = Vec::new();
         for (id, bytes) in rows {
-            let (_, to) = block.get_or_insert_with(|| (id, Vec::with_capacity(part + part / 4)));
+            if parts.last().is_none_or(|(_, block)| part <= block.len()) {
+                parts.push((id, Vec::with_capacity(part + part / 4)));
+            }
+            let (_, block) = parts.last_mut().expect("one was begun just now");
             let length =
                 u32::try_from(bytes.len()).expect("a row is smaller than a frame of the journal");
-            to.extend_from_slice(&length.to_le_bytes());
-            to.extend_from_slice(&bytes);
-            if part <= to.len()
-                && let Some((key, block)) = block.take()
-            {
-                insert(&self.blocks, &key, &block)?;
-            }
+            block.extend_from_slice(&length.to_le_bytes());
+            block.extend_from_slice(&bytes);
         }
-        block.map_or(Ok(()), |(key, block)| insert(&self.blocks, &key, &block))
+        // The last first, and the old block until all are there: at no time is a row in none of them,
+        // and one that is in two comes out of the newer.
+        for (key, block) in parts.iter().rev() {
+            insert(&self.blocks, key, block)?;
+        }
+        match old {
+            Some((key, _)) if parts.first().is_none_or(|(first, _)| *first != key.as_ref()) => {
+                remove(&self.blocks, &key)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The block that a row belongs to.
@@ -274,7 +276,8 @@ fn rows_in(block: &[u8]) -> Applied<Vec<&[u8]>> {
     Ok(rows)
 }
 
-/// See [`Table::newest_first`]. A row that changes meanwhile comes as it was or as it is.
+/// See [`Table::newest_first`]. A row that changes meanwhile comes as it was or as it is, and rows
+/// beside one that is written out just now may be left out.
 pub(super) struct NewestFirst {
     /// Newest first.
     recent: std::collections::VecDeque<(Id, Option<Arc<Row>>)>,
@@ -296,6 +299,8 @@ impl NewestFirst {
                     self.block.push(Arc::new(row));
                 }
             }
+            // Of blocks that are being divided some rows are in two.
+            self.before = self.block.first().map(|row| *row.id()).or(self.before);
         }
         Ok(self.block.last().cloned())
     }

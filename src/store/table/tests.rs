@@ -126,3 +126,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_row_is_found_at_any_time_while_those_beside_it_come_go_and_grow() {
+    const ROUNDS_COUNT: usize = 400;
+    let (_folder, table) = table();
+    let stays = || (0u8..60).step_by(2);
+    stays().for_each(|number| table.put(row(number, 900)));
+    table.write_out(None).expect("written");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut looks_count = 0;
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                for id in stays().map(id) {
+                    assert!(table.get(&id).expect("read").is_some(), "{id:?} was there all along");
+                    let found = table.at_or_before(&id).expect("read").expect("it is there");
+                    assert_eq!(*found.id(), id);
+                    looks_count += 1;
+                }
+            }
+            looks_count
+        });
+        let mut lots = fastrand::Rng::with_seed(7);
+        for _ in 0..ROUNDS_COUNT {
+            let number = 2 * lots.u8(0..30) + 1;
+            if lots.bool() {
+                table.put(row(number, lots.usize(0..9_000)));
+            } else {
+                table.remove(&id(number));
+            }
+            let subject = "g".repeat(lots.usize(0..2_000));
+            let grow = |row: &mut Row| row.notification.subject.clone_from(&subject);
+            table.change(&id(number - 1), grow).expect("a change");
+            table.write_out(Some(lots.usize(1..4))).expect("written");
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(0 < reader.join().expect("it found all of them"));
+    });
+}
