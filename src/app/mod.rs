@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -255,6 +255,7 @@ impl App {
             mailbox: mode.mailbox,
         };
         let mut store_stopped = self.store.stopped();
+        let mut signals = StopSignals::watch()?;
         let delivering = delivery.start();
         let limits = Limits { connections_count_max: connections.callers_max, ..Limits::default() };
         let serving = server::serve(listener, router(api.clone()), limits, self.closing.clone());
@@ -269,7 +270,7 @@ impl App {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            signal = stop_signal() => tracing::info!("stopping after {}", signal?),
+            signal = signals.next() => tracing::info!("stopping after {signal}"),
             () = known => {}
             () = history::keep(&api) => {}
             why = stop_of(&mut store_stopped) => return Err(why),
@@ -280,7 +281,7 @@ impl App {
         let wind_down = async {
             let in_time = tokio::select! {
                 in_time = delivering.finish(self.policy.shutdown_grace) => in_time,
-                signal = stop_signal() => { signal?; false }
+                _ = signals.next() => false,
             };
             if !in_time {
                 tracing::warn!("sends under way were cut short; their jobs stay queued");
@@ -333,11 +334,23 @@ fn report(folder: &Path, opened: &Opened) {
     }
 }
 
-async fn stop_signal() -> anyhow::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
+/// What asks the process to stop; from when this is made it does not simply end by it.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn watch() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
