@@ -10,7 +10,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
+
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::codec::Encoded;
 use super::index::Index;
@@ -30,6 +33,8 @@ const SEGMENTS_MAX: usize = 1024;
 const BATCH: usize = 64;
 const BATCH_BYTES_MAX: usize = 2 << 20;
 
+/// Between two looks for the answer of the journal.
+const ANSWER_PAUSE: Duration = Duration::from_millis(1);
 /// Between two tries to free a segment.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -167,8 +172,21 @@ fn append(
     records: Vec<(latest::Record, Encoded)>,
     leaves_reserve: bool,
 ) -> Result<(), StoreError> {
-    let answer = shared.append(records, 0, leaves_reserve).blocking_recv();
-    answer.unwrap_or_else(|_| Err(StoreError::Stopped("the journal has ended".to_owned())))
+    let mut answer = shared.append(records, 0, leaves_reserve);
+    loop {
+        match answer.try_recv() {
+            Ok(answer) => return answer,
+            Err(TryRecvError::Closed) => {
+                return Err(StoreError::Stopped("the journal has ended".to_owned()));
+            }
+            Err(TryRecvError::Empty) => {}
+        }
+        // What a failed sync leaves in doubt is never answered.
+        if let Some(why) = &*shared.stopped.borrow() {
+            return Err(StoreError::Stopped(why.clone()));
+        }
+        thread::sleep(ANSWER_PAUSE);
+    }
 }
 
 /// One notification as it stands, with its content while a job needs it; `None` when it is not in
