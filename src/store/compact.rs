@@ -78,7 +78,7 @@ fn candidate(shared: &Shared) -> Option<u64> {
 
 fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
     // The segment is not written any more, so what it holds is in the index from now on.
-    let mut ids = in_segment(shared, &*index_now(shared)?, segment)?;
+    let mut ids = in_segment(shared, &*shared.index_now()?, segment)?;
     while !ids.is_empty() {
         let as_of = shared.progress.applied();
         let mut records: Vec<(latest::Record, Encoded)> = Vec::new();
@@ -99,10 +99,10 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
         }
         // Those that were overtaken meanwhile are carried again.
         append(shared, records, !shared.is_short())?;
-        index_now(shared)?;
+        shared.index_now()?;
     }
     loop {
-        let outlived = index_now(shared)?.outlived(BATCH)?;
+        let outlived = shared.index_now()?.outlived(BATCH)?;
         if outlived.is_empty() {
             break;
         }
@@ -110,7 +110,7 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
         let records = outlived.into_iter().map(|record| (record.clone(), encoded(&record)));
         append(shared, records.collect(), false)?;
     }
-    let live_bytes = index_now(shared)?.live_bytes();
+    let live_bytes = shared.index_now()?.live_bytes();
     if live_bytes.get(&segment).is_some_and(|live| 0 < *live) {
         // Something of it was not among those that were listed: the next try lists anew.
         return Err(StoreError::Busy("some of it is needed still".to_owned()));
@@ -123,12 +123,6 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
         .map_err(|error| StoreError::Busy(format!("cannot remove {}: {error}", path.display())))?;
     shared.forget_segment(segment);
     Ok(())
-}
-
-/// The index with all that was committed so far. It may be gone, when it is being made again.
-fn index_now(shared: &Shared) -> Result<Arc<Index>, StoreError> {
-    shared.progress.wait(shared.committed())?;
-    shared.index().ok_or_else(|| StoreError::Stopped("no index".to_owned()))
 }
 
 /// The notifications whose record is in a segment, as the segment itself tells; where some of it
