@@ -250,6 +250,15 @@ impl Cause {
         Self::Internal,
     ];
 
+    /// Whether there was no proper answer: any that is one disproves it.
+    #[must_use]
+    pub fn is_no_answer(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionTimeout | Self::ConnectionRefused | Self::Dns | Self::Protocol
+        )
+    }
+
     /// The label value in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -119,7 +119,9 @@ impl Delivery {
                 mailprovider = %provider, error = held.why,
                 "the provider takes no more mail for now: its mail waits or goes on"
             );
-            // Whoever waits for it to end has to know of it.
+        }
+        if transition.held || transition.closed {
+            // The lane waits for the end of a hold, and sends out then what is parked.
             self.queue.arrival(provider).notify_one();
         }
         if transition.released {

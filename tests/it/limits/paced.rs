@@ -30,6 +30,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a server says to the nth message at this time.
 type Manner = Box<dyn Fn(usize, Time) -> Outcome + Send + Sync>;
+/// What it says to a check at this time.
+type Checked = fn(Time) -> Result<(), Failure>;
 
 /// When each send began.
 #[derive(Clone, Default)]
@@ -49,6 +51,7 @@ impl Sends {
 struct Wire {
     sends: Sends,
     manner: Manner,
+    checked: Checked,
     clock: Clock,
 }
 
@@ -73,7 +76,8 @@ impl Transport for Wire {
     }
 
     fn probe<'a>(&'a self, _: &'a Arc<Provider>) -> BoxFuture<'a, Result<(), Failure>> {
-        Box::pin(async { Ok(()) })
+        let checked = (self.checked)(self.clock.now());
+        Box::pin(async { checked })
     }
 }
 
@@ -88,6 +92,19 @@ struct Server {
 
 impl Server {
     fn start(store: &MemoryStore, clock: Clock, limits: Limits, manner: Manner) -> Self {
+        Self::checked(store, clock, limits, manner, |_| Ok(()), true)
+    }
+
+    /// The same, with a server that answers checks like this, and where this process may be one that
+    /// does not lead.
+    fn checked(
+        store: &MemoryStore,
+        clock: Clock,
+        limits: Limits,
+        manner: Manner,
+        checked: Checked,
+        leads: bool,
+    ) -> Self {
         let age_max = 30 * DAY;
         let queue = Queue::open(Arc::new(store.clone()), clock, Ids::random(), age_max);
         let queue = queue.expect("readable");
@@ -99,14 +116,14 @@ impl Server {
         let delivery = Delivery {
             queue: queue.clone(),
             registry: registry.clone(),
-            transport: Arc::new(Wire { sends: sends.clone(), manner, clock }),
+            transport: Arc::new(Wire { sends: sends.clone(), manner, checked, clock }),
             metrics: Arc::new(Metrics::new().expect("distinct names")),
             tracer: Tracer::default(),
             clock,
             connections_max: 4,
             gates: Gates::default(),
             redrive: true,
-            leads: watch::channel(Some(Time::default())).1,
+            leads: watch::channel(leads.then(Time::default)).1,
             retention: Retention { history: HOUR, dead_letters: 30 * DAY, keys: DAY },
         };
         Self { queue, registry, sends, running: delivery.start(), clock }
@@ -142,15 +159,27 @@ fn taken() -> Outcome {
 }
 
 fn no(code: u16, enhanced: [u16; 3], words: &str) -> Outcome {
-    let reply = Reply::new(code, Some(enhanced), words.into());
-    let quota = reply.quota();
-    let failure = Failure {
+    let failure = reply(code, enhanced, words);
+    let quota = failure.reply.as_ref().and_then(Reply::quota);
+    quota.map_or(Outcome::Rejected(failure.clone()), |quota| Outcome::Held(quota, failure))
+}
+
+fn reply(code: u16, enhanced: [u16; 3], words: &str) -> Failure {
+    Failure {
         cause: Cause::Deferred,
         stage: Stage::Mail,
-        reply: Some(reply),
+        reply: Some(Reply::new(code, Some(enhanced), words.into())),
         detail: "no".into(),
-    };
-    quota.map_or(Outcome::Rejected(failure.clone()), |quota| Outcome::Held(quota, failure))
+    }
+}
+
+fn away() -> Failure {
+    Failure {
+        cause: Cause::ConnectionRefused,
+        stage: Stage::Connect,
+        reply: None,
+        detail: "connection refused".into(),
+    }
 }
 
 fn most_within(times: &[Time], span: Duration) -> usize {
@@ -252,4 +281,49 @@ async fn a_message_that_is_refused_first_after_a_hold_does_not_hold_up_the_other
     assert_eq!(server.sends.taken().len(), 0);
     tokio::time::sleep(5 * MINUTE).await;
     assert_eq!(server.sends.taken().len(), 5);
+}
+
+/// Also where nobody checks a healthy provider: then the lane alone notices that a hold is over.
+#[tokio::test(start_paused = true)]
+async fn a_quota_answer_to_a_check_ends_an_outage_and_what_is_parked_goes_out_after_the_hold() {
+    const BACK: Time = Time(1_800_000_060_000);
+    for leads in [true, false] {
+        let clock = Clock::at(Time(1_800_000_000_000));
+        let manner: Manner = Box::new(|_, now| match now < BACK {
+            true => Outcome::Unreachable(away()),
+            false => taken(),
+        });
+        let checked: Checked = |now| match now {
+            now if now < BACK => Err(away()),
+            now if now < BACK.plus(2 * MINUTE) => {
+                Err(reply(451, [4, 7, 500], "Server busy. Please try again later"))
+            }
+            _ => Ok(()),
+        };
+        let store = MemoryStore::default();
+        let limits = Limits::default();
+        let server = Server::checked(&store, clock, limits, manner, checked, leads);
+        let health = || server.registry.health(&name("main"));
+        server.post(10).await;
+        tokio::time::sleep(MINUTE / 2).await;
+        assert!(!health().is_closed());
+        assert!(server.queue.has_parked(&name("main")));
+        tokio::time::sleep(MINUTE + MINUTE / 2).await;
+        let told = health();
+        assert!(told.is_closed() && told.held(clock.now()).is_some(), "{told:?}");
+        assert_eq!((told.healthy, told.last_error()), (Some(true), None));
+        server.post(1).await;
+        tokio::time::sleep(MINUTE).await;
+        assert_eq!(server.sends.taken(), [], "nothing is sent before the hold is over");
+        let is_new = |job: &&Job| job.accepted_at > BACK && !job.progress.is_parked();
+        let (_, jobs) = store.all();
+        assert_eq!(jobs.iter().map(|(job, _)| job).filter(is_new).count(), 1, "new mail waits");
+        let held = health().held.expect("held");
+        tokio::time::sleep(held.until.since(clock.now()) + MINUTE).await;
+        let taken = server.sends.taken();
+        assert_eq!(taken.len(), 11, "leads: {leads}");
+        assert!(held.until <= taken[0], "{taken:?}");
+        assert!(Duration::from_millis(50) <= taken[1].since(taken[0]), "one goes first");
+        assert!(!server.queue.has_parked(&name("main")));
+    }
 }
