@@ -4,6 +4,8 @@
 //!
 //! * A token is used again until its end is near; then one caller fetches the next, and the others
 //!   wait for that one. While the token server fails, a token that still lives is good enough.
+//! * What was asked for is taken in, also when nobody waits for it any more: with it may come the only
+//!   refresh token that the token server still takes.
 //! * A secret goes to the configured URL alone: no redirect is followed and no proxy used.
 //! * No error, log or `Debug` shows a secret, a token, or any other words of the token server.
 //!
@@ -19,12 +21,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::core::outcome::Cause;
 use crate::core::provider::{OAuth2, ProviderName};
 
+use answer::trouble;
 use fetch::fetch;
 
 /// A token is renewed so long before its end, or when four fifths of its life are over.
@@ -60,11 +63,12 @@ struct Granted {
     refresh_token: Option<SecretString>,
 }
 
-type Fetch = Arc<OnceCell<Result<Granted, TokenError>>>;
+/// What a fetch came to, once it has ended.
+type Fetch = watch::Receiver<Option<Result<Granted, TokenError>>>;
 
-/// The tokens of all providers.
-#[derive(Default)]
-pub struct Tokens(Mutex<HashMap<ProviderName, Slot>>);
+/// The tokens of all providers. A clone has the same.
+#[derive(Clone, Default)]
+pub struct Tokens(Arc<Mutex<HashMap<ProviderName, Slot>>>);
 
 /// What is known of one provider's tokens, under one description of how to get them.
 struct Slot {
@@ -95,7 +99,11 @@ impl Tokens {
         oauth2: &OAuth2,
         limit: Duration,
     ) -> Result<Token, TokenError> {
-        self.get_by(name, oauth2, |refresh_token| fetch(oauth2, refresh_token, limit)).await
+        let owned = oauth2.clone();
+        let fetch = async move |refresh_token: Option<SecretString>| {
+            fetch(&owned, refresh_token, limit).await
+        };
+        self.get_by(name, oauth2, fetch).await
     }
 
     /// Forgets a token that a mail server refused, so that the next one is a new one.
@@ -115,9 +123,9 @@ impl Tokens {
     ) -> Result<Token, TokenError>
     where
         F: FnOnce(Option<SecretString>) -> Fut,
-        Fut: Future<Output = Result<Granted, TokenError>>,
+        Fut: Future<Output = Result<Granted, TokenError>> + Send + 'static,
     {
-        let (under_way, refresh_token) = {
+        let mut under_way = {
             let mut slots = self.lock();
             let slot = slots.entry(name.clone()).or_insert_with(|| Slot::new(oauth2));
             if slot.oauth2 != *oauth2 {
@@ -126,24 +134,46 @@ impl Tokens {
             if let Some(token) = slot.usable(Instant::now(), |kept| kept.renew_at) {
                 return Ok(token);
             }
-            (slot.fetch.get_or_insert_default().clone(), slot.refresh_token.clone())
+            // One that has ended without a word broke.
+            slot.fetch.take_if(|fetch| fetch.has_changed().is_err());
+            let begin = || self.begin(name, fetch(slot.refresh_token.clone()));
+            slot.fetch.get_or_insert_with(begin).clone()
         };
-        let begin = Instant::now();
-        let fetched = under_way.get_or_init(|| fetch(refresh_token)).await;
-        let mut slots = self.lock();
-        let slot = slots.get_mut(name);
-        let mut slot = slot.filter(|slot| slot.oauth2 == *oauth2);
-        if let Some(slot) = &mut slot
-            && slot.fetch.take_if(|fetch| Arc::ptr_eq(fetch, &under_way)).is_some()
-        {
-            slot.learn(fetched, begin);
+        let fetched = under_way.wait_for(Option::is_some).await;
+        let fetched = fetched.ok().and_then(|fetched| fetched.clone());
+        match fetched.unwrap_or_else(|| Err(trouble("the token was not fetched".to_owned()))) {
+            Ok(granted) => Ok(Token { text: granted.token, is_reused: false }),
+            Err(error) => {
+                let slots = self.lock();
+                let slot = slots.get(name).filter(|slot| slot.oauth2 == *oauth2);
+                slot.and_then(|slot| slot.usable(Instant::now(), |kept| kept.ends_at)).ok_or(error)
+            }
         }
-        match fetched {
-            Ok(granted) => Ok(Token { text: granted.token.clone(), is_reused: false }),
-            Err(error) => slot
-                .and_then(|slot| slot.usable(Instant::now(), |kept| kept.ends_at))
-                .ok_or_else(|| error.clone()),
-        }
+    }
+
+    /// Begins to fetch, in a task that ends when the fetch does and not when those who wait for it
+    /// give up.
+    fn begin(
+        &self,
+        name: &ProviderName,
+        fetch: impl Future<Output = Result<Granted, TokenError>> + Send + 'static,
+    ) -> Fetch {
+        let (tell, told) = watch::channel(None);
+        let (tokens, name, own) = (self.clone(), name.clone(), told.clone());
+        tokio::spawn(async move {
+            let begin = Instant::now();
+            let fetched = fetch.await;
+            let mut slots = tokens.lock();
+            // Under another description by now it may be that of another account.
+            if let Some(slot) = slots.get_mut(&name)
+                && slot.fetch.take_if(|fetch| fetch.same_channel(&own)).is_some()
+            {
+                slot.learn(&fetched, begin);
+            }
+            drop(slots);
+            tell.send_replace(Some(fetched));
+        });
+        told
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ProviderName, Slot>> {

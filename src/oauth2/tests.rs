@@ -23,7 +23,7 @@ fn oauth2(refresh_token: &str) -> OAuth2 {
 #[derive(Default)]
 struct World {
     tokens: Tokens,
-    fetches_count: AtomicUsize,
+    fetches_count: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -37,9 +37,10 @@ impl World {
         oauth2: &OAuth2,
         answer: Result<Duration, Cause>,
     ) -> Result<Token, TokenError> {
-        let fetch = async |_| {
+        let fetches_count = self.fetches_count.clone();
+        let fetch = async move |_| {
             sleep(Duration::from_secs(1)).await;
-            let nth = 1 + self.fetches_count.fetch_add(1, Ordering::Relaxed);
+            let nth = 1 + fetches_count.fetch_add(1, Ordering::Relaxed);
             let failed = |cause| TokenError { cause, detail: format!("failure {nth}") };
             let token = SecretString::from(format!("token {nth}"));
             let granted = |lifetime| Granted { token, lifetime, refresh_token: None };
@@ -95,6 +96,7 @@ async fn who_gives_up_waiting_holds_up_nobody_who_waits_with_him() {
     let (gone, token) = tokio::join!(gives_up, world.get(HOUR));
     assert!(gone.is_err());
     assert_eq!(shown(&token), ("token 1", false));
+    assert_eq!(world.fetches_count.load(Ordering::Relaxed), 1, "they wait for the same");
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,15 +135,33 @@ async fn another_secret_counts_at_once() {
     assert_eq!(shown(&token), ("token 2", false));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_refresh_token_that_was_replaced_is_not_used_again_until_its_successor_is_refused() {
-    let (tokens, oauth2) = (Tokens::default(), oauth2("secret's"));
-    let refused = TokenError { cause: Cause::LoginRefused, detail: String::new() };
-    let granted = |refresh_token: &str| Granted {
+/// What gives out `refresh_token` with a token that has no life.
+fn granted(refresh_token: &str) -> Granted {
+    Granted {
         token: "token".into(),
         lifetime: Duration::ZERO,
         refresh_token: Some(refresh_token.into()).filter(|_| !refresh_token.is_empty()),
+    }
+}
+
+/// Asks for a token; the refresh token that is used has to be this one, unless it is the Secret's.
+async fn ask(
+    tokens: &Tokens,
+    used: Option<&'static str>,
+    answer: Result<Granted, TokenError>,
+) -> Result<Token, TokenError> {
+    let fetch = async move |refresh_token: Option<SecretString>| {
+        assert_eq!(refresh_token.as_ref().map(ExposeSecret::expose_secret), used);
+        sleep(Duration::from_secs(1)).await;
+        answer
     };
+    tokens.get_by(&name(), &oauth2("secret's"), fetch).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_was_replaced_is_not_used_again_until_its_successor_is_refused() {
+    let tokens = Tokens::default();
+    let refused = TokenError { cause: Cause::LoginRefused, detail: "refused".to_owned() };
     for (used, answer) in [
         (None, Ok(granted("second"))),
         (Some("second"), Ok(granted("third"))),
@@ -149,10 +169,25 @@ async fn a_refresh_token_that_was_replaced_is_not_used_again_until_its_successor
         (Some("third"), Err(refused)),
         (None, Ok(granted(""))),
     ] {
-        let fetch = async |refresh_token: Option<SecretString>| {
-            assert_eq!(refresh_token.as_ref().map(ExposeSecret::expose_secret), used);
-            answer
-        };
-        let _ = tokens.get_by(&name(), &oauth2, fetch).await;
+        let wanted = answer.as_ref().map(|_| ()).map_err(TokenError::clone);
+        assert_eq!(ask(&tokens, used, answer).await.map(|_| ()), wanted);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_comes_when_nobody_waits_any_more_is_kept() {
+    let tokens = Tokens::default();
+    let asked = ask(&tokens, None, Ok(granted("second")));
+    assert!(tokio::time::timeout(Duration::from_millis(500), asked).await.is_err());
+    sleep(Duration::from_secs(1)).await;
+    ask(&tokens, Some("second"), Ok(granted(""))).await.expect("a token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_breaks_is_a_failure_and_no_more_than_that() {
+    let tokens = Tokens::default();
+    let breaks = async |_| panic!("as a test wants it");
+    let broken = tokens.get_by(&name(), &oauth2("secret's"), breaks).await.expect_err("no token");
+    assert_eq!(broken.detail, "the token was not fetched");
+    ask(&tokens, None, Ok(granted(""))).await.expect("a token");
 }
