@@ -231,7 +231,7 @@ impl App {
             tracer: mode.tracer.clone(),
             clock: self.clock,
             connections_max: usize::from(self.policy.max_connections),
-            gates: Gates::default(),
+            gates: Gates::sharing(connections.servers_max),
             redrive: self.policy.redrive == Redrive::Auto,
             leads: mode.leads,
             retention: Retention {

@@ -9,18 +9,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::core::provider::ProviderName;
 
 /// One for each provider.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gates {
     by_name: Mutex<BTreeMap<ProviderName, Arc<Gate>>>,
+    share_max: usize,
 }
 
 impl Gates {
-    /// The gate of a provider, as wide as `connections_max`.
+    /// For a process that has so many connections, to all servers together.
+    #[must_use]
+    pub fn sharing(connections_max: usize) -> Self {
+        Self { by_name: Mutex::default(), share_max: (connections_max / 4).max(1) }
+    }
+
+    /// The gate of a provider, as wide as `connections_max` where that is no more than its share.
     pub(super) fn of(&self, provider: &ProviderName, connections_max: usize) -> Arc<Gate> {
         let mut gates = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         let gate = gates.entry(provider.clone()).or_default().clone();
-        gate.widen_to(connections_max);
+        gate.widen_to(connections_max.min(self.share_max));
         gate
+    }
+}
+
+impl Default for Gates {
+    /// Where nothing bounds the connections of the process.
+    fn default() -> Self {
+        Self::sharing(usize::MAX)
     }
 }
 
@@ -84,6 +98,18 @@ mod tests {
 
     fn enters(gate: &Gate) -> Option<OwnedSemaphorePermit> {
         gate.enter().now_or_never()
+    }
+
+    #[test]
+    fn no_gate_is_wider_than_a_quarter_of_all_connections_and_each_lets_one_in() {
+        for (connections_max, wanted, width) in
+            [(40, 1000, 10), (40, 10, 10), (40, 4, 4), (16, 4, 4), (2, 4, 1), (usize::MAX, 50, 50)]
+        {
+            let name = ProviderName::new("a").expect("a name");
+            let gate = Gates::sharing(connections_max).of(&name, wanted);
+            let inside: Vec<_> = std::iter::from_fn(|| enters(&gate)).collect();
+            assert_eq!(inside.len(), width, "{wanted} of {connections_max}");
+        }
     }
 
     #[test]

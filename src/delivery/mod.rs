@@ -54,7 +54,7 @@ pub struct Delivery {
     pub clock: Clock,
     /// How many connections a provider is given at once that has no `maxConnections`. Never zero.
     pub connections_max: usize,
-    /// What bounds them.
+    /// What bounds them, whatever a provider has.
     pub gates: Gates,
     /// Whether parked jobs go out by themselves when their provider recovers.
     pub redrive: bool,

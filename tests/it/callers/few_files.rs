@@ -3,10 +3,10 @@
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{descriptors, memory_kib, open};
+use super::{descriptors, memory_kib, note, open};
 use crate::support::app::{Home, Provider};
 use crate::support::client::Client;
-use crate::support::sink::Sink;
+use crate::support::sink::{Act, Moment, Sink};
 use crate::support::wait::eventually;
 
 const FILES_COUNT: usize = 64;
@@ -55,4 +55,35 @@ async fn with_64_file_descriptors_200_callers_wait_and_nothing_is_lost() {
     assert!(!log.contains("panicked"), "{log}");
     println!("{} KiB", memory_kib(&app, "VmHWM"));
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_whose_server_hangs_leaves_connections_for_the_others() {
+    // With so few descriptors there are 16 for mail servers.
+    const SHARE: usize = 4;
+    let (other, hangs) = (Sink::start(), Sink::with(hang));
+    let providers = [
+        Provider::plain("other", other.port),
+        Provider::plain("greedy", hangs.port).limits(json!({"maxConnections": 1000})),
+    ];
+    let limit = format!("--nofile={FILES_COUNT}:{FILES_COUNT}");
+    let app = Home::new(&providers).under(&["prlimit", &limit]).start().await;
+    let to: Vec<_> = (0..40).map(|n| format!("to-{n}@example.com")).collect();
+    let waits = json!({"recipients": to, "subject": "x", "text": "y", "mailProvider": "greedy"});
+    app.notify(&waits).await;
+    eventually("it has its share", async || (hangs.held_count() == SHARE).then_some(())).await;
+    let id = app.notify(&note()).await;
+    app.jobs_are(&id, &["delivered"]).await;
+    app.queue_has("greedy", "inFlight", SHARE).await;
+    assert_eq!(hangs.held_count(), SHARE);
+    hangs.release();
+    app.drained().await;
+    assert_eq!((hangs.letters().len(), other.letters().len()), (40, 1));
+}
+
+fn hang(moment: Moment<'_>) -> Act {
+    match moment {
+        Moment::Dot => Act::Hold,
+        _ => Act::Accept,
+    }
 }
