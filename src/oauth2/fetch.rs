@@ -1,24 +1,19 @@
 //! One exchange with a token server, bounded in time and size.
 
 use std::io::ErrorKind;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use ureq::tls::TlsConfig;
 use ureq::{Agent, Error, Timeout};
 
 use super::answer::{read, trouble};
 use super::{Granted, TokenError};
 use crate::core::outcome::Cause;
 use crate::core::provider::{Grant, OAuth2};
-use crate::https;
+use crate::https::agent_for;
 
 /// A token is a few kilobytes at most.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
-
-/// The roots of this machine are read once.
-static TLS: LazyLock<TlsConfig> = LazyLock::new(https::tls);
 
 /// A new token (RFC 6749 4.4 and 6), with `refresh_token` in the place of the Secret's.
 ///
@@ -63,17 +58,7 @@ fn form(oauth2: &OAuth2, refreshed: Option<SecretString>) -> Result<Form, TokenE
 }
 
 fn exchange(url: &str, form: &Form, limit: Duration) -> Result<Granted, TokenError> {
-    let mut config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .proxy(None)
-        .user_agent(concat!("breakglass-mailer/", env!("CARGO_PKG_VERSION")))
-        .timeout_global(Some(limit));
-    if url.starts_with("https://") {
-        config = config.tls_config(TLS.clone());
-    }
-    let agent: Agent = config.build().into();
+    let agent: Agent = agent_for(url).timeout_global(Some(limit)).build().into();
     let fields = form.iter().map(|(name, value)| (*name, value.expose_secret()));
     let answer = agent.post(url).header("accept", "application/json").send_form(fields);
     let (head, body) = answer.map_err(|error| broken(&error, limit))?.into_parts();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
 
-use crate::https::tls;
+use crate::https::agent_for;
 
 const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
@@ -23,16 +23,7 @@ pub(super) struct Client {
 impl Client {
     /// For `endpoint`, which has no secret in it.
     pub(super) fn new(endpoint: &str) -> Self {
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .timeout_global(Some(EXCHANGE_TIME_MAX));
-        if endpoint.starts_with("https://") {
-            config = config.tls_config(tls());
-        }
-        let agent = config.build().into();
+        let agent = agent_for(endpoint).timeout_global(Some(EXCHANGE_TIME_MAX)).build().into();
         Self { agent, endpoint: endpoint.to_owned(), is_failing: AtomicBool::new(false) }
     }
 

@@ -1,7 +1,6 @@
 //! The server that a command speaks to: one exchange at a time, each bounded in time and size.
 //!
-//! An answer is either what was asked for, or a [`Failure`] that says what came instead. No redirect
-//! is followed and no proxy used: the token goes to the server that was named, and nowhere else.
+//! An answer is either what was asked for, or a [`Failure`] that says what came instead.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,7 +16,7 @@ use super::failure::{Failure, Problem};
 use super::screen;
 use crate::config::client::{Output, Reach};
 use crate::config::is_loopback;
-use crate::https::tls;
+use crate::https::agent_for;
 
 /// See the module.
 pub(super) struct Server {
@@ -64,18 +63,12 @@ impl Server {
     /// # Errors
     /// When the token cannot be read or sent.
     pub(super) fn new(reach: &Reach) -> Result<Self, Failure> {
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("breakglass-mailer/", env!("CARGO_PKG_VERSION")))
+        let url = reach.server.clone();
+        let agent = agent_for(&url)
             .timeout_connect(Some(CONNECT_TIME_MAX))
-            .timeout_global(Some(EXCHANGE_TIME_MAX));
-        if reach.server.starts_with("https://") {
-            config = config.tls_config(tls());
-        }
-        let (agent, url) = (config.build().into(), reach.server.clone());
+            .timeout_global(Some(EXCHANGE_TIME_MAX))
+            .build()
+            .into();
         let authorization = token(reach)?.as_ref().map(authorization).transpose()?;
         if authorization.is_some() && is_readable_on_its_way(&url) {
             screen::note(&format!("warning: the token goes to {url} unencrypted: use https://"));
