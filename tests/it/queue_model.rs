@@ -11,16 +11,16 @@ use std::time::Duration;
 use breakglass_mailer::clock::Clock;
 use breakglass_mailer::core::decide::Verdict;
 use breakglass_mailer::core::job::{DeadReason, Job, JobId, JobState, Progress};
-use breakglass_mailer::core::notification::{Address, Content, Notification};
+use breakglass_mailer::core::notification::Notification;
 use breakglass_mailer::core::provider::ProviderName;
 use breakglass_mailer::core::time::Time;
 use breakglass_mailer::queue::store::{Store, StoreError};
 use breakglass_mailer::queue::{
-    Accept, AcceptError, ActError, Claim, DeadFilter, Depth, Ids, Phase, Queue,
+    AcceptError, ActError, Claim, DeadFilter, Depth, Ids, Phase, Queue,
 };
 use proptest::prelude::*;
 
-use crate::support::api::name;
+use crate::support::api::{accept, name};
 use crate::support::memory_store::MemoryStore;
 
 const CAPACITY: usize = 6;
@@ -162,19 +162,7 @@ impl World {
     async fn accept(&mut self, chain: &[usize], recipients_count: usize) {
         let chain: Arc<[ProviderName]> = chain.iter().map(|n| name(PROVIDERS[*n])).collect();
         let room = CAPACITY - self.depth(&chain[0]);
-        let address = |n| Address::parse(&format!("r{n}@example.com")).expect("valid");
-        let text = Some("text".to_owned());
-        let content = Content { subject: "x".into(), html: None, text, reply_to: None };
-        let accept = Accept {
-            recipients: (0..recipients_count).map(address).collect(),
-            content,
-            expires_at: None,
-            chain,
-            capacity: CAPACITY,
-            warnings: vec![],
-            key: None,
-            trace: None,
-        };
+        let accept = accept(recipients_count, chain, CAPACITY);
         match self.queue.accept(accept).await {
             Ok(accepted) => {
                 assert!(recipients_count <= room && !self.disk_fails);

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use breakglass_mailer::clock::Clock;
 use breakglass_mailer::core::decide::Verdict;
-use breakglass_mailer::core::notification::{Address, Content};
 use breakglass_mailer::core::time::Time;
-use breakglass_mailer::queue::{Accept, Ids, Queue};
+use breakglass_mailer::queue::{Ids, Queue};
 
-use crate::support::api::name;
+use crate::support::api::{accept, name};
 use crate::support::memory_store::MemoryStore;
 
 #[tokio::test(start_paused = true)]
@@ -20,21 +19,7 @@ async fn a_run_under_a_clock_that_is_years_behind_ends_no_job_when_the_clock_is_
     let store = MemoryStore::default();
     let open =
         |clock| Queue::open(Arc::new(store.clone()), clock, Ids::random(), DAY).expect("readable");
-    let accept = Accept {
-        recipients: vec![Address::parse("r@example.com").expect("valid")],
-        content: Content {
-            subject: "x".into(),
-            html: None,
-            text: Some("text".into()),
-            reply_to: None,
-        },
-        expires_at: None,
-        chain: [name("a")].into(),
-        capacity: 1,
-        warnings: vec![],
-        key: None,
-        trace: None,
-    };
+    let accept = accept(1, [name("a")], 1);
     open(Clock::at(RIGHT)).accept(accept).await.expect("accepted");
 
     let behind = Clock::at(years_ago);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use breakglass_mailer::clock::Clock;
 use breakglass_mailer::core::health::HealthIntervals;
 use breakglass_mailer::core::job::Job;
-use breakglass_mailer::core::notification::{Address, Content};
+use breakglass_mailer::core::notification::Content;
 use breakglass_mailer::core::outcome::{Cause, Failure, Outcome, Reply, Stage};
 use breakglass_mailer::core::provider::{Limits, Provider};
 use breakglass_mailer::core::route::Catalog;
@@ -15,13 +15,13 @@ use breakglass_mailer::core::time::Time;
 use breakglass_mailer::delivery::transport::Transport;
 use breakglass_mailer::delivery::{Delivery, Gates, Retention, Running};
 use breakglass_mailer::metrics::Metrics;
-use breakglass_mailer::queue::{Accept, Ids, Queue};
+use breakglass_mailer::queue::{Ids, Queue};
 use breakglass_mailer::registry::Registry;
 use breakglass_mailer::tracer::Tracer;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::support::api::{name, provider};
+use crate::support::api::{accept, name, provider};
 use crate::support::memory_store::MemoryStore;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -130,22 +130,7 @@ impl Server {
     }
 
     async fn post(&self, count: usize) {
-        let to = |n| Address::parse(&format!("to-{n}@example.com")).expect("valid");
-        let accept = Accept {
-            recipients: (0..count).map(to).collect(),
-            content: Content {
-                subject: "x".into(),
-                html: None,
-                text: Some("text".into()),
-                reply_to: None,
-            },
-            expires_at: None,
-            chain: [name("main")].into(),
-            capacity: 10_000,
-            warnings: vec![],
-            key: None,
-            trace: None,
-        };
+        let accept = accept(count, [name("main")], 10_000);
         self.queue.accept(accept).await.expect("accepted");
     }
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use breakglass_mailer::clock::Clock;
 use breakglass_mailer::core::job::JobId;
-use breakglass_mailer::core::notification::{Address, Content};
+use breakglass_mailer::core::notification::Content;
 use breakglass_mailer::core::route::{Wish, route};
 use breakglass_mailer::queue::store::IdempotencyKey;
 use breakglass_mailer::queue::{Accept, AcceptError, Queue};
 use breakglass_mailer::registry::Registry;
+
+use crate::support::api::accept;
 
 /// One notification as its caller means it, and all that was answered to it.
 #[derive(Clone, Debug)]
@@ -122,18 +124,13 @@ async fn answer(
     };
     let first = &route.chain[0];
     let capacity = catalog.enabled(first).map_or(0, |provider| provider.retry.queue_size);
-    let recipient = |n| Address::parse(&format!("r{n}@example.com")).expect("valid");
-    let text = Some("Please look.".to_owned());
-    let subject = request.subject.clone();
+    let short = accept(request.recipients_count, route.chain, capacity);
     let accept = Accept {
-        recipients: (0..request.recipients_count).map(recipient).collect(),
-        content: Content { subject, html: None, text, reply_to: None },
+        content: Content { subject: request.subject.clone(), ..short.content.clone() },
         expires_at: request.lives_for.map(|age| clock.now().plus(age)),
-        chain: route.chain.into(),
-        capacity,
         warnings: route.warnings,
         key,
-        trace: None,
+        ..short
     };
     match queue.accept(accept).await {
         Ok(accepted) => yes(&accepted),

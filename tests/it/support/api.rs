@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use breakglass_mailer::clock::Clock;
 use breakglass_mailer::core::health::{HealthEvent, HealthIntervals};
 use breakglass_mailer::core::job::{Attempt, AttemptOutcome, DeadReason, Job};
-use breakglass_mailer::core::notification::Address;
+use breakglass_mailer::core::notification::{Address, Content};
 use breakglass_mailer::core::outcome::{Reply, Stage};
 use breakglass_mailer::core::provider::{
     Provider, ProviderName, RetryPolicy, Security, Sender, Smtp,
@@ -17,7 +17,7 @@ use breakglass_mailer::core::provider::{
 use breakglass_mailer::core::route::Catalog;
 use breakglass_mailer::http::{Api, Auth, BodyBudget, router};
 use breakglass_mailer::metrics::Metrics;
-use breakglass_mailer::queue::{Ids, Queue};
+use breakglass_mailer::queue::{Accept, Ids, Queue};
 use breakglass_mailer::registry::Registry;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -206,4 +206,24 @@ pub fn provider(text: &str, default: bool) -> Provider {
     let sender = Sender { address: Address::parse("s@example.com").expect("valid"), name: None };
     let retry = RetryPolicy { queue_size: 10, ..RetryPolicy::default() };
     Provider { default, retry, ..Provider::new(name(text), smtp, sender) }
+}
+
+/// A short notification to so many recipients by this chain, whose first queue takes `capacity` jobs.
+pub fn accept(
+    recipients_count: usize,
+    chain: impl Into<Arc<[ProviderName]>>,
+    capacity: usize,
+) -> Accept {
+    let recipient = |n| Address::parse(&format!("r{n}@example.com")).expect("valid");
+    let text = Some("Please look.".to_owned());
+    Accept {
+        recipients: (0..recipients_count).map(recipient).collect(),
+        content: Content { subject: "x".into(), html: None, text, reply_to: None },
+        expires_at: None,
+        chain: chain.into(),
+        capacity,
+        warnings: vec![],
+        key: None,
+        trace: None,
+    }
 }
