@@ -34,10 +34,7 @@ impl FromStr for NotificationId {
 /// Quoted local parts and address literals are not accepted. The domain is kept in lower case. The
 /// local part is at most 64 octets, the domain at most 255 and the whole at most 254.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address {
-    text: Arc<str>,
-    at: usize,
-}
+pub struct Address(Arc<str>);
 
 /// No address is longer (RFC 5321 4.5.3.1.3, without the angle brackets).
 pub const ADDRESS_BYTES_MAX: usize = 254;
@@ -73,26 +70,29 @@ impl Address {
         if domain.split('.').next_back().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit())) {
             return Err("must have a domain name, not an IP address");
         }
-        let text = format!("{local}@{}", domain.to_lowercase());
-        Ok(Self { at: local.len(), text: text.into() })
+        Ok(Self(format!("{local}@{}", domain.to_lowercase()).into()))
     }
 
     /// The part before the `@`.
     #[must_use]
     pub fn local(&self) -> &str {
-        &self.text[..self.at]
+        self.parts().0
     }
 
     /// The part after the `@`, in lower case, as Unicode or A-labels just as it was given.
     #[must_use]
     pub fn domain(&self) -> &str {
-        &self.text[self.at + 1..]
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.rsplit_once('@').expect("an address has an @")
     }
 
     /// The whole address.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0
     }
 }
 
@@ -106,7 +106,7 @@ impl fmt::Debug for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0)
     }
 }
 
@@ -125,12 +125,12 @@ impl AddressPart {
     /// Whether the address contains it.
     #[must_use]
     pub fn is_in(&self, address: &Address) -> bool {
-        let (text, part) = (address.text.as_bytes(), self.0.as_bytes());
+        let (text, part) = (address.0.as_bytes(), self.0.as_bytes());
         if text.is_ascii() {
             // The usual case, and it may be asked of every job that waits.
             return text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part));
         }
-        address.text.to_lowercase().contains(&self.0)
+        address.0.to_lowercase().contains(&self.0)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::{Hold, Home};
+use super::state::{Hold, Standing};
 use super::store::{Change, StoreError};
 use super::{Claim, Phase, Queue};
-use crate::core::job::{Job, JobId, JobState};
+use crate::core::job::{JobId, JobState};
 use crate::core::notification::Notification;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
@@ -54,7 +54,7 @@ impl Queue {
         to: Option<&ProviderName>,
         capacity: impl Fn(&ProviderName) -> usize,
     ) -> Result<(), ActError> {
-        let claim = self.take_dead(id).ok_or(ActError::NotFound)?;
+        let mut claim = self.take_dead(id).ok_or(ActError::NotFound)?;
         let now = self.clock.now();
         let mut after = claim.job().progress.clone();
         if let Some(provider) = to {
@@ -68,12 +68,12 @@ impl Queue {
         let capacity = capacity(home);
         let is_full = {
             let mut state = self.lock();
-            let has_place =
-                state.jobs.get(&id).is_some_and(|slot| slot.place.as_ref() == Some(home));
-            let depth = state.homes.get(home).map_or(0, Home::depth);
-            let is_full = !has_place && capacity <= depth;
-            if !is_full {
-                state.occupy(&Job { progress: after.clone(), ..claim.job().clone() });
+            let at_home = state.homes.entry(home.clone()).or_default();
+            let has_place = at_home.jobs.contains_key(&id);
+            let is_full = !has_place && capacity <= at_home.depth();
+            if !has_place && !is_full {
+                at_home.jobs.insert(id, Standing::of(&after));
+                claim.place = Some(home.clone());
             }
             is_full
         };

@@ -30,31 +30,35 @@ pub(super) struct Lane {
 impl Lane {
     /// Lets a queued job wait until it is due.
     pub(super) fn insert(&mut self, job: &Job) {
-        if let JobState::Queued { due } = job.progress.state {
-            if is_fresh(job, due) {
-                self.fresh.insert(job.id);
-            } else {
-                self.retries.insert((due, job.id));
-            }
-            self.arrival.notify_one();
-        }
+        match Waiting::of(job) {
+            Some(Waiting::Fresh(id)) => self.fresh.insert(id),
+            Some(Waiting::Retry(due, id)) => self.retries.insert((due, id)),
+            None => return,
+        };
+        self.arrival.notify_one();
     }
 
-    /// Makes its trees as small as they can be.
-    pub(super) fn pack(&mut self) {
-        self.fresh = std::mem::take(&mut self.fresh).into_iter().collect();
-        self.retries = std::mem::take(&mut self.retries).into_iter().collect();
+    /// A lane in which these jobs wait; those that are not queued are left out.
+    pub(super) fn of<'a>(jobs: impl Iterator<Item = &'a Job> + Clone) -> Self {
+        let waiting = || jobs.clone().filter_map(Waiting::of);
+        let fresh = waiting().filter_map(|waiting| match waiting {
+            Waiting::Fresh(id) => Some(id),
+            Waiting::Retry(..) => None,
+        });
+        let retries = waiting().filter_map(|waiting| match waiting {
+            Waiting::Fresh(_) => None,
+            Waiting::Retry(due, id) => Some((due, id)),
+        });
+        Self { fresh: fresh.collect(), retries: retries.collect(), ..Self::default() }
     }
 
     /// Takes a job out of the order.
     pub(super) fn remove(&mut self, job: &Job) {
-        if let JobState::Queued { due } = job.progress.state {
-            if is_fresh(job, due) {
-                self.fresh.remove(&job.id);
-            } else {
-                self.retries.remove(&(due, job.id));
-            }
-        }
+        match Waiting::of(job) {
+            Some(Waiting::Fresh(id)) => self.fresh.remove(&id),
+            Some(Waiting::Retry(due, id)) => self.retries.remove(&(due, id)),
+            None => false,
+        };
     }
 
     /// The job whose turn it is among those that are due and that `may` admits.
@@ -80,6 +84,16 @@ impl Lane {
     }
 }
 
-fn is_fresh(job: &Job, due: Time) -> bool {
-    job.progress.attempts_all == 0 && due <= job.accepted_at
+/// How a queued job waits.
+enum Waiting {
+    Fresh(JobId),
+    Retry(Time, JobId),
+}
+
+impl Waiting {
+    fn of(job: &Job) -> Option<Self> {
+        let JobState::Queued { due } = job.progress.state else { return None };
+        let is_fresh = job.progress.attempts_all == 0 && due <= job.accepted_at;
+        Some(if is_fresh { Self::Fresh(job.id) } else { Self::Retry(due, job.id) })
+    }
 }

@@ -52,6 +52,8 @@ pub struct Queue {
 pub struct Claim {
     queue: Arc<Queue>,
     job: Job,
+    /// A place that the job was given beside its own, until it is settled.
+    place: Option<ProviderName>,
     settled: bool,
 }
 
@@ -71,7 +73,12 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.settled {
-            self.queue.lock().put(self.job.clone());
+            let mut state = self.queue.lock();
+            if let Some(home) = &self.place {
+                state.leave(home, self.job.id);
+            }
+            state.put(self.job.clone());
+            drop(state);
             self.queue.announce(self.job.progress.provider());
         }
     }
@@ -117,7 +124,7 @@ impl Queue {
         let lane = lanes.get_mut(provider)?;
         let id = lane.next(now, |id| jobs.get(&id).is_some_and(|slot| may(&slot.job)))?;
         let job = state.take(id, Hold::Attempt)?;
-        Some(Claim { queue: self.clone(), job, settled: false })
+        Some(Claim { queue: self.clone(), job, place: None, settled: false })
     }
 
     /// Commits what came of the claims, together, and lets memory follow. Waits as long as the disk
@@ -264,7 +271,7 @@ impl Queue {
 
     fn take(self: &Arc<Self>, id: JobId, hold: Hold) -> Option<Claim> {
         let job = self.lock().take(id, hold)?;
-        Some(Claim { queue: self.clone(), job, settled: false })
+        Some(Claim { queue: self.clone(), job, place: None, settled: false })
     }
 
     /// Makes a lane known to those who run workers.

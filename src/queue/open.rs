@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::act::REDRIVE_WAIT_MAX;
-use super::state::State;
+use super::state::{Slot, State};
 use super::store::{Store, StoreError};
 use super::{Ids, Queue};
 use crate::clock::Clock;
@@ -30,9 +30,9 @@ impl Queue {
         ids: Ids,
         age_max: Duration,
     ) -> Result<Arc<Self>, StoreError> {
-        let mut state = State::new(ids);
         let now = clock.now();
-        for mut job in store.live()? {
+        let mut slots = Vec::new();
+        store.live(&mut |mut job| {
             if let JobState::Queued { due } = job.progress.state
                 && now < due
             {
@@ -45,11 +45,11 @@ impl Queue {
                 *deadline = job.accepted_at.plus(age_max);
             }
             *deadline = now.plus(age_max).min(*deadline);
-            state.insert(job);
-        }
+            slots.push(Slot::free(job));
+        })?;
+        let state = State::of(slots, ids);
         let names = state.lanes.keys().cloned().collect();
         let (lanes, _) = watch::channel(names);
-        state.pack();
         let deadline_changed = state.deadline_changed.clone();
         let state = Mutex::new(state);
         let opened_at = now;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Queue;
 use super::due::Lane;
-use super::state::{Hold, Slot, State};
+use super::state::{Hold, Slot, State, died_at};
 use crate::core::job::{DeadReason, Job, JobId, JobState};
 use crate::core::notification::AddressPart;
 use crate::core::outlook::{Departures, Outlook};
@@ -260,13 +260,6 @@ impl Queue {
             page.total = state.dead.len();
         }
         page
-    }
-}
-
-fn died_at(job: &Job) -> Option<(Time, JobId)> {
-    match job.progress.state {
-        JobState::Dead { at, .. } => Some((at, job.id)),
-        _ => None,
     }
 }
 

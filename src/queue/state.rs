@@ -46,8 +46,12 @@ pub(super) struct State {
 pub(super) struct Slot {
     pub(super) job: Job,
     pub(super) hold: Hold,
-    /// The provider with which the job has its place now.
-    pub(super) place: Option<ProviderName>,
+}
+
+impl Slot {
+    pub(super) fn free(job: Job) -> Box<Self> {
+        Box::new(Self { job, hold: Hold::Free })
+    }
 }
 
 /// Whether a job stands in the order or is held by a claim.
@@ -76,7 +80,7 @@ impl Standing {
     const IN_FLIGHT: Self = Self(Time(u64::MAX));
     const PARKED: Self = Self(Time(u64::MAX - 1));
 
-    fn of(progress: &Progress) -> Self {
+    pub(super) fn of(progress: &Progress) -> Self {
         match progress.state {
             JobState::Queued { due } => Self(due.min(Time(u64::MAX - 2))),
             _ => Self::PARKED,
@@ -117,17 +121,32 @@ impl State {
         }
     }
 
-    /// Makes the trees as small as they can be, once, after they were filled.
-    pub(super) fn pack(&mut self) {
-        fn packed<T: IntoIterator + FromIterator<T::Item> + Default>(tree: &mut T) {
-            *tree = std::mem::take(tree).into_iter().collect();
+    /// The order of these jobs. A tree that is made of a whole list is as small as it can be, and one
+    /// that grew to it would take twice as much.
+    pub(super) fn of(slots: Vec<Box<Slot>>, ids: Ids) -> Self {
+        let mut state = Self::new(ids);
+        let jobs = || slots.iter().map(|slot| &slot.job);
+        let bounded = || jobs().filter(|job| job.progress.is_bounded());
+        state.deadlines = bounded().map(|job| (job.progress.deadline, job.id)).collect();
+        state.dead = jobs().filter_map(died_at).collect();
+        for jobs in sorted(bounded().map(|job| (job.progress.home(), job))).chunk_by(is_same) {
+            let standing = jobs.iter().map(|(_, job)| (job.id, Standing::of(&job.progress)));
+            let home = Home { jobs: standing.collect(), ..Home::default() };
+            state.homes.insert(jobs[0].0.clone(), home);
         }
-        packed(&mut self.jobs);
-        packed(&mut self.deadlines);
-        packed(&mut self.dead);
-        self.homes.values_mut().for_each(|home| packed(&mut home.jobs));
-        self.parked.values_mut().for_each(packed);
-        self.lanes.values_mut().for_each(Lane::pack);
+        let parked = jobs().filter(|job| job.progress.is_parked());
+        let parked = parked.flat_map(|job| job.progress.chain.iter().map(move |name| (name, job)));
+        for jobs in sorted(parked).chunk_by(is_same) {
+            let ids = jobs.iter().map(|(_, job)| job.id);
+            state.parked.insert(jobs[0].0.clone(), ids.collect());
+        }
+        let queued = bounded().filter(|job| !job.progress.is_parked());
+        for jobs in sorted(queued.map(|job| (job.progress.provider(), job))).chunk_by(is_same) {
+            let lane = Lane::of(jobs.iter().map(|(_, job)| *job));
+            state.lanes.insert(jobs[0].0.clone(), lane);
+        }
+        state.jobs = slots.into_iter().map(|slot| (slot.job.id, slot)).collect();
+        state
     }
 
     pub(super) fn lane(&mut self, provider: &ProviderName) -> &mut Lane {
@@ -136,8 +155,7 @@ impl State {
 
     /// Brings a job into memory.
     pub(super) fn insert(&mut self, job: Job) {
-        let slot = Slot { job: job.clone(), hold: Hold::Change, place: None };
-        self.jobs.insert(job.id, Box::new(slot));
+        self.jobs.insert(job.id, Slot::free(job.clone()));
         self.put(job);
     }
 
@@ -147,7 +165,7 @@ impl State {
         slot.hold = hold;
         let job = slot.job.clone();
         if hold == Hold::Attempt {
-            if let Some(home) = slot.place.as_ref().and_then(|name| self.homes.get_mut(name)) {
+            if let Some(home) = self.homes.get_mut(job.progress.home()) {
                 home.jobs.insert(id, Standing::IN_FLIGHT);
             }
             self.lane(job.progress.provider()).in_flight_count += 1;
@@ -171,11 +189,20 @@ impl State {
     /// Puts a held job where its progress says; one that ended leaves memory.
     pub(super) fn put(&mut self, job: Job) {
         let id = job.id;
-        if let Some(slot) = self.jobs.get(&id).filter(|slot| slot.hold == Hold::Attempt) {
-            let provider = slot.job.progress.provider().clone();
-            self.lane(&provider).in_flight_count -= 1;
+        let Some(slot) = self.jobs.get(&id) else { return };
+        let (before, hold) = (slot.job.progress.clone(), slot.hold);
+        if hold == Hold::Attempt {
+            self.lane(before.provider()).in_flight_count -= 1;
         }
-        self.occupy(&job);
+        if job.progress.is_bounded() {
+            if before.home() != job.progress.home() {
+                self.leave(before.home(), id);
+            }
+            let home = self.homes.entry(job.progress.home().clone()).or_default();
+            home.jobs.insert(id, Standing::of(&job.progress));
+        } else {
+            self.leave(before.home(), id);
+        }
         match &job.progress.state {
             JobState::Queued { .. } => {
                 self.expires(&job);
@@ -216,19 +243,31 @@ impl State {
         home.departures.get_or_insert_with(|| Departures::since(opened_at)).add(now);
     }
 
-    /// Gives a job the place that its progress asks for, and frees the one that it had.
-    pub(super) fn occupy(&mut self, job: &Job) {
-        let wanted = job.progress.is_bounded().then(|| job.progress.home().clone());
-        let Some(slot) = self.jobs.get_mut(&job.id) else { return };
-        if slot.place != wanted {
-            let left = std::mem::replace(&mut slot.place, wanted.clone());
-            if let Some(home) = left.and_then(|name| self.homes.get_mut(&name)) {
-                home.jobs.remove(&job.id);
-            }
-        }
-        if let Some(name) = wanted {
-            let home = self.homes.entry(name).or_default();
-            home.jobs.insert(job.id, Standing::of(&job.progress));
+    /// A job has no place at `home` any more, if it had one.
+    pub(super) fn leave(&mut self, home: &ProviderName, id: JobId) {
+        if let Some(home) = self.homes.get_mut(home) {
+            home.jobs.remove(&id);
         }
     }
+}
+
+/// When a dead letter died, and its name: the order of the dead letters.
+pub(super) fn died_at(job: &Job) -> Option<(Time, JobId)> {
+    match job.progress.state {
+        JobState::Dead { at, .. } => Some((at, job.id)),
+        _ => None,
+    }
+}
+
+/// A job under the name of a provider.
+type Named<'a> = (&'a ProviderName, &'a Job);
+
+fn sorted<'a>(jobs: impl Iterator<Item = Named<'a>>) -> Vec<Named<'a>> {
+    let mut jobs: Vec<_> = jobs.collect();
+    jobs.sort_by_key(|(name, _)| *name);
+    jobs
+}
+
+fn is_same((one, _): &Named<'_>, other: &Named<'_>) -> bool {
+    *one == other.0
 }

@@ -69,11 +69,11 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
-    /// All jobs that are queued or dead, in any order.
+    /// Tells of each job that is queued or dead, in any order.
     ///
     /// # Errors
     /// When the index cannot be read.
-    fn live(&self) -> Result<Vec<Job>, StoreError>;
+    fn live(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError>;
 
     /// The content of a notification that has a queued or dead job.
     ///

@@ -182,14 +182,8 @@ mod tests {
     use crate::store::rows::fresh;
 
     fn written(sequence: u64, record: Record) -> Written {
-        let location = Location {
-            segment: sequence,
-            offset: 0,
-            record_bytes: 100,
-            content_bytes: 0,
-            checksum: 0,
-            schema: 1,
-        };
+        let segment = sequence.try_into().expect("a small number");
+        let location = Location { segment, offset: 0, record_bytes: 100, content_bytes: 0 };
         Written { sequence, record, location }
     }
 

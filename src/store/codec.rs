@@ -53,17 +53,9 @@ impl Encoded {
         Self { record: encode(record), content, content_checksum }
     }
 
-    /// Where its content lies once its frame ends at `end` of a segment.
-    pub(super) fn location(&self, segment: u64, end: u64) -> Location {
-        let content_bytes = self.content.len() as u64;
-        Location {
-            segment,
-            offset: end - content_bytes,
-            record_bytes: self.frame_bytes() as u64 - content_bytes,
-            content_bytes,
-            checksum: self.content_checksum,
-            schema: SCHEMA,
-        }
+    /// Where its frame lies once it begins at `offset` of a segment.
+    pub(super) fn location(&self, segment: u64, offset: u64) -> Location {
+        location(segment, offset, HEADER_BYTES + self.record.len(), self.content.len())
     }
 
     pub(super) fn frame_bytes(&self) -> usize {
@@ -86,6 +78,22 @@ impl Encoded {
         buffer.extend_from_slice(&checksum.to_le_bytes());
         buffer.extend_from_slice(&self.record);
         buffer.extend_from_slice(&self.content);
+    }
+}
+
+/// The place of a frame.
+pub(super) fn location(
+    segment: u64,
+    offset: u64,
+    record_bytes: usize,
+    content_bytes: usize,
+) -> Location {
+    const FITS: &str = "a segment has fewer bytes than 2^32, and a journal fewer segments";
+    Location {
+        segment: segment.try_into().expect(FITS),
+        offset: offset.try_into().expect(FITS),
+        record_bytes: record_bytes.try_into().expect(FITS),
+        content_bytes: content_bytes.try_into().expect(FITS),
     }
 }
 
@@ -134,6 +142,16 @@ impl<'a> Frame<'a> {
     pub(super) fn content_is_sound(&self) -> bool {
         crc32c::crc32c(self.content) == self.content_checksum
     }
+}
+
+/// The schema and the content of a frame whose record has so many bytes with its header, when the
+/// content is sound. The record need not be: it was read before.
+pub(super) fn content_of(frame: &[u8], record_bytes: usize) -> Option<(u16, &[u8])> {
+    let (record, content) = frame.split_at_checked(record_bytes)?;
+    let header = record.get(..HEADER_BYTES)?;
+    let checksum = u32::from_le_bytes(array(&header[32..]));
+    (crc32c::crc32c(content) == checksum)
+        .then(|| (u16::from_le_bytes(array(&header[4..])), content))
 }
 
 /// The first bytes of a slice that is known to be long enough.

@@ -19,12 +19,11 @@ use super::codec::Encoded;
 use super::index::Index;
 use super::journal::{RESERVE_BYTES, Written};
 use super::notes::write_identity;
-use super::rows::JobRow;
+use super::rows::{JobRow, Row};
 use super::scan::Scan;
 use super::segment::{segment_path, sync_folder};
 use super::shared::Shared;
-use crate::migrations::latest::Record;
-use crate::migrations::{self, latest};
+use crate::migrations::latest::{self, Record};
 use crate::queue::store::StoreError;
 
 /// With so many files less garbage is worth collecting.
@@ -155,7 +154,7 @@ fn in_segment(shared: &Shared, index: &Index, segment: u64) -> Result<Vec<latest
     }
     let is_here = |id: &latest::Id| {
         let row = index.row(id)?;
-        Ok(row.is_some_and(|row| row.location.segment == segment).then_some(*id))
+        Ok(row.is_some_and(|row| is_in(&row, segment)).then_some(*id))
     };
     ids.iter().map(is_here).filter_map(Result::transpose).collect()
 }
@@ -192,7 +191,7 @@ fn carry(
     segment: u64,
 ) -> Result<Option<(latest::Record, Encoded)>, StoreError> {
     let index = shared.index().ok_or_else(|| StoreError::Stopped("no index".to_owned()))?;
-    let row = index.row(id)?.filter(|row| row.location.segment == segment);
+    let row = index.row(id)?.filter(|row| is_in(row, segment));
     let Some(row) = row else { return Ok(None) };
     let carried = |job: &JobRow| {
         let attempts = index.attempts(job)?;
@@ -201,12 +200,7 @@ fn carry(
     let jobs = row.jobs.iter().map(carried).collect::<Result<_, StoreError>>()?;
     let needed = row.needs_content().then(|| shared.read_content(&row.location));
     let content = match needed.transpose() {
-        Ok(read) => match read.flatten().map(|(schema, bytes)| migrations::content(schema, &bytes))
-        {
-            None => None,
-            Some(Ok(content)) => Some(content),
-            Some(Err(error)) => return Err(StoreError::Unreadable(error.to_string())),
-        },
+        Ok(content) => content.flatten(),
         Err(StoreError::Unreadable(what)) => {
             // It was set aside when the store was opened. Its jobs end as dead letters when they
             // are tried; the rest of them is kept.
@@ -223,6 +217,10 @@ fn carry(
     });
     let encoded = Encoded::new(&record, content.as_ref());
     Ok(Some((record, encoded)))
+}
+
+fn is_in(row: &Row, segment: u64) -> bool {
+    u64::from(row.location.segment) == segment
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {

@@ -75,8 +75,8 @@ fn sound_frames_count(bytes: &[u8]) -> usize {
 /// A record that was read is written again as the bytes that it was read from.
 fn record(bytes: &[u8], written: &Written) {
     let location = written.location;
-    let at = usize::try_from(location.offset - location.record_bytes).expect("a place");
-    let frame = Frame::parse(&bytes[at..]).expect("a record is read from a sound frame");
+    let frame = Frame::parse(&bytes[location.offset as usize..])
+        .expect("a record is read from a sound frame");
     let content =
         migrations::content(frame.schema, frame.content).ok().filter(|_| frame.content_is_sound());
     let mut again = Vec::new();

@@ -21,7 +21,7 @@ use super::table::{NewestFirst, Table};
 use crate::migrations::latest::{self, Id, Record, State};
 
 /// A change of the rows is a new number: an index of another one is made again.
-pub(super) const INDEX_VERSION: u32 = 4;
+pub(super) const INDEX_VERSION: u32 = 5;
 
 /// So many rows are written out at once when there is no room for them in memory: what comes meanwhile
 /// has to wait.
@@ -345,9 +345,9 @@ impl Index {
     }
 
     pub(super) fn count(&self, location: &Location, sign: i64) {
-        let bytes = location.record_bytes + location.content_bytes;
+        let bytes = location.bytes();
         let mut live = lock(&self.live_bytes);
-        let entry = live.entry(location.segment).or_default();
+        let entry = live.entry(location.segment.into()).or_default();
         *entry = if sign < 0 { entry.saturating_sub(bytes) } else { *entry + bytes };
     }
 }

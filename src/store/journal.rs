@@ -27,20 +27,31 @@ use crate::queue::store::StoreError;
 /// New notifications are refused while the volume has less room than this: what is left is for
 /// recording what becomes of those that were accepted.
 pub(super) const RESERVE_BYTES: u64 = 4 << 20;
+/// A segment never grows to more: a batch fits between this and [`OFFSET_MAX`].
+const SEGMENT_BYTES_LIMIT: u64 = OFFSET_MAX / 2;
 /// A batch is written at once when it has grown to this.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// Where the content of a frame lies.
+/// No frame begins behind so many bytes of a segment, so that a [`Location`] is small: a million of
+/// them may have to be in memory.
+pub(super) const OFFSET_MAX: u64 = u32::MAX as u64;
+
+/// Where a frame lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Location {
-    pub(super) segment: u64,
-    pub(super) offset: u64,
+    pub(super) segment: u32,
+    pub(super) offset: u32,
     /// Of the frame without its content.
-    pub(super) record_bytes: u64,
+    pub(super) record_bytes: u32,
     /// Zero when no content is kept.
-    pub(super) content_bytes: u64,
-    pub(super) checksum: u32,
-    pub(super) schema: u16,
+    pub(super) content_bytes: u32,
+}
+
+impl Location {
+    /// How long the frame is, as far as it is needed.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.record_bytes) + u64::from(self.content_bytes)
+    }
 }
 
 /// One commit on its way to the disk.
@@ -227,7 +238,7 @@ impl Writer {
                     return Err(Failure::Refused(StoreError::NoSpace));
                 }
                 // The old one may as well grow on until files can be opened again.
-                Err(error) if is_out_of_files(&error) => {}
+                Err(error) if is_out_of_files(&error) && self.end.bytes < SEGMENT_BYTES_LIMIT => {}
                 Err(error) => {
                     let why = what_failed("begin a segment after", &self.path(), &error);
                     return Err(Failure::Refused(StoreError::Stopped(why)));
@@ -240,9 +251,9 @@ impl Writer {
         let mut sequence = self.end.sequence;
         for (_, encoded) in batch.iter().flat_map(|append| &append.records) {
             sequence += 1;
+            let offset = self.end.bytes + self.buffer.len() as u64;
             encoded.write(sequence, self.end.sequence, &mut self.buffer);
-            let end = self.end.bytes + self.buffer.len() as u64;
-            places.push((sequence, encoded.location(self.end.segment, end)));
+            places.push((sequence, encoded.location(self.end.segment, offset)));
         }
         if let Err(error) = self.file.write_all(&self.buffer) {
             return Err(self.undo(&error));

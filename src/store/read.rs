@@ -14,7 +14,7 @@ use crate::core::notification::{Content, Notification, NotificationId};
 use crate::core::pace::Tally;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
-use crate::migrations::{self, latest};
+use crate::migrations::latest;
 use crate::queue::store::{Change, Page, Store, StoreError};
 
 /// One call looks at no more jobs than this, however few its filter keeps.
@@ -30,29 +30,28 @@ impl Store for DiskStore {
         answer.map(move |answer| answer.unwrap_or_else(|_| ended())).boxed()
     }
 
-    fn live(&self) -> Result<Vec<Job>, StoreError> {
-        let (mut jobs, mut known) = (Vec::new(), Jobs::default());
+    fn live(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+        let mut known = Jobs::default();
         let mut take = |live: LiveJob| match known.job(live) {
-            Ok(job) => jobs.push(job),
+            Ok(job) => each(job),
             // It stays on disk, and the others go out.
             Err(error) => tracing::error!(%error, "a job is left alone"),
         };
         if let Some(live) = self.shared.alive_at_open() {
             live.into_iter().for_each(take);
-            return Ok(jobs);
+            return Ok(());
         }
         for row in self.shared.index_now()?.newest_first(None) {
             let row = row?;
             let live = row.jobs.iter().filter(|job| ended_at(&job.progress).is_none());
             live.for_each(|job| take(row.live(job)));
         }
-        Ok(jobs)
+        Ok(())
     }
 
     fn content_at_hand(&self, id: NotificationId) -> Option<Content> {
         let location = self.shared.content_location(id.0.as_bytes())?;
-        let (schema, bytes) = self.shared.content_at_hand(&location)?;
-        migrations::content(schema, &bytes).ok()?.try_into().ok()
+        self.shared.content_at_hand(&location)?.try_into().ok()
     }
 
     fn content(&self, id: NotificationId) -> Result<Content, StoreError> {
@@ -64,11 +63,7 @@ impl Store for DiskStore {
                 return Err(StoreError::Unreadable(format!("the content of notification {id}")));
             };
             match self.shared.read_content(&location) {
-                Ok(Some((schema, bytes))) => {
-                    let content = migrations::content(schema, &bytes)
-                        .map_err(|error| StoreError::Unreadable(error.to_string()))?;
-                    return content.try_into().map_err(StoreError::Unreadable);
-                }
+                Ok(Some(content)) => return content.try_into().map_err(StoreError::Unreadable),
                 // It may have been carried to another segment since it was looked up.
                 Err(error) if self.shared.content_location(key) == Some(location) => {
                     return Err(error);

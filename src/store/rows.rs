@@ -109,11 +109,16 @@ impl Row {
     }
 }
 
-/// Turns what is on disk into jobs. Chains that are alike become one in memory.
+/// Turns what is on disk into jobs. Chains that are alike become one in memory, and so do recipients:
+/// of a million jobs most are for the same few people.
 #[derive(Default)]
 pub(super) struct Jobs {
     chains: HashMap<Vec<String>, Arc<[ProviderName]>>,
+    recipients: HashMap<String, Address>,
 }
+
+/// With more recipients than this, they are not the same few.
+const RECIPIENTS_MAX: usize = 1 << 12;
 
 impl Jobs {
     /// # Errors
@@ -123,11 +128,17 @@ impl Jobs {
         let names = from.progress.chain.clone();
         let mut progress = Progress::try_from(from.progress).map_err(unreadable)?;
         progress.chain = self.chains.entry(names).or_insert(progress.chain).clone();
+        let recipient = match self.recipients.get(&from.recipient) {
+            Some(known) => known.clone(),
+            None => Address::parse(&from.recipient).map_err(|rule| unreadable(rule.to_owned()))?,
+        };
+        if self.recipients.len() < RECIPIENTS_MAX {
+            self.recipients.entry(from.recipient).or_insert_with(|| recipient.clone());
+        }
         Ok(Job {
             id: JobId(Uuid::from_bytes(from.id)),
             notification: NotificationId(Uuid::from_bytes(from.notification)),
-            recipient: Address::parse(&from.recipient)
-                .map_err(|rule| unreadable(rule.to_owned()))?,
+            recipient,
             accepted_at: Time(from.accepted_at),
             trace: from.trace.map(TryInto::try_into).transpose().map_err(unreadable)?.map(Arc::new),
             progress,

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::OpenError;
-use super::codec::{Frame, MAGIC};
-use super::journal::{Location, Written};
+use super::codec::{Frame, MAGIC, location};
+use super::journal::{OFFSET_MAX, Written};
 use super::recover::{Damage, relative};
 use super::segment::{SEGMENT_HEADER_BYTES, sync_folder};
 use crate::migrations::{self, DecodeError};
@@ -88,7 +88,7 @@ impl<'a> Scan<'a> {
 
     /// The first sound frame from `at` on that is newer than the last one.
     fn next_frame(&self, mut at: usize) -> Option<(usize, Frame<'a>)> {
-        while at < self.bytes.len() {
+        while at < self.bytes.len() && at as u64 <= OFFSET_MAX {
             let frame = Frame::parse(&self.bytes[at..]).filter(|f| f.sequence > self.sequence);
             if let Some(frame) = frame {
                 return Some((at, frame));
@@ -101,14 +101,9 @@ impl<'a> Scan<'a> {
 
     fn decode(&self, at: usize, frame: &Frame<'_>) -> Result<Written, DecodeError> {
         let record = migrations::record(frame.schema, frame.record)?;
-        let location = Location {
-            segment: self.segment,
-            offset: (at + frame.bytes() - frame.content.len()) as u64,
-            record_bytes: (frame.bytes() - frame.content.len()) as u64,
-            content_bytes: frame.content.len() as u64,
-            checksum: frame.content_checksum,
-            schema: frame.schema,
-        };
+        let content_bytes = frame.content.len();
+        let location =
+            location(self.segment, at as u64, frame.bytes() - content_bytes, content_bytes);
         Ok(Written { sequence: frame.sequence, record, location })
     }
 

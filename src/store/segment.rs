@@ -21,7 +21,7 @@ pub(super) fn segment_path(folder: &Path, segment: u64) -> PathBuf {
 /// The number in a segment's file name.
 pub(super) fn segment_number(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?.strip_suffix(".seg")?;
-    (name.len() == 10).then(|| name.parse().ok()).flatten()
+    (name.len() == 10).then(|| name.parse::<u32>().ok()).flatten().map(u64::from)
 }
 
 /// The header of a segment: magic, schema, two zero bytes, number, store id, CRC-32C of these.

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::Options;
-use super::codec::Encoded;
+use super::codec::{Encoded, content_of};
 use super::index::Index;
 use super::journal::{Append, Listener, Location, Written};
 use super::make::let_go;
@@ -23,7 +23,10 @@ use super::progress::Progress;
 use super::reserve::Reserve;
 use super::rows::LiveJob;
 use super::segment::segment_path;
-use crate::migrations::latest::{Id, Record};
+use crate::migrations::{
+    self,
+    latest::{Content, Id, Record},
+};
 use crate::queue::store::StoreError;
 
 /// So many segments are kept open for reading.
@@ -176,17 +179,16 @@ impl Shared {
         lock(&self.contents).get(id).copied()
     }
 
-    /// The bytes of a content and their schema; `None` when the location holds none.
+    /// A content; `None` when the location holds none.
     ///
     /// # Errors
     /// [`StoreError::Unreadable`] when the bytes are damaged or gone, [`StoreError::Busy`] when
     /// the disk does not give them just now.
-    pub(super) fn read_content(
-        &self,
-        location: &Location,
-    ) -> Result<Option<(u16, Vec<u8>)>, StoreError> {
-        let Ok(length @ 1..) = usize::try_from(location.content_bytes) else { return Ok(None) };
-        let path = segment_path(&self.journal, location.segment);
+    pub(super) fn read_content(&self, location: &Location) -> Result<Option<Content>, StoreError> {
+        if location.content_bytes == 0 {
+            return Ok(None);
+        }
+        let path = segment_path(&self.journal, location.segment.into());
         let place = || format!("{} at offset {}", path.display(), location.offset);
         let failed = |error: std::io::Error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::UnexpectedEof => {
@@ -196,34 +198,39 @@ impl Shared {
         };
         let file = {
             let mut files = lock(&self.files);
-            match files.get(&location.segment) {
+            match files.get(&location.segment.into()) {
                 Some(file) => file.clone(),
                 None => {
                     let file = File::open(&path).map_err(failed)?;
                     if files.len() >= FILES_MAX {
                         files.clear();
                     }
-                    files.entry(location.segment).or_insert(Arc::new(file)).clone()
+                    files.entry(location.segment.into()).or_insert(Arc::new(file)).clone()
                 }
             }
         };
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, location.offset).map_err(failed)?;
-        if crc32c::crc32c(&bytes) != location.checksum {
-            let what = format!("{}: the content does not match its checksum", place());
-            return Err(StoreError::Unreadable(what));
-        }
-        Ok(Some((location.schema, bytes)))
+        let mut frame = vec![0; frame_bytes(location)];
+        file.read_exact_at(&mut frame, location.offset.into()).map_err(failed)?;
+        let unreadable = |why: &str| StoreError::Unreadable(format!("{}: {why}", place()));
+        let content = content_of(&frame, location.record_bytes as usize);
+        let (schema, bytes) =
+            content.ok_or_else(|| unreadable("the content does not match its checksum"))?;
+        let content = migrations::content(schema, bytes);
+        content.map(Some).map_err(|error| unreadable(&error.to_string()))
     }
 
     /// The same when the file is open and its bytes are in memory.
-    pub(super) fn content_at_hand(&self, location: &Location) -> Option<(u16, Vec<u8>)> {
-        let file = lock(&self.files).get(&location.segment)?.clone();
-        let mut bytes = vec![0; usize::try_from(location.content_bytes).ok()?];
-        let mut to = [IoSliceMut::new(&mut bytes)];
-        let count = preadv2(&file, &mut to, location.offset, ReadWriteFlags::NOWAIT).ok()?;
-        let is_sound = count == bytes.len() && crc32c::crc32c(&bytes) == location.checksum;
-        (is_sound && 0 < count).then_some((location.schema, bytes))
+    pub(super) fn content_at_hand(&self, location: &Location) -> Option<Content> {
+        if location.content_bytes == 0 {
+            return None;
+        }
+        let file = lock(&self.files).get(&location.segment.into())?.clone();
+        let mut frame = vec![0; frame_bytes(location)];
+        let mut to = [IoSliceMut::new(&mut frame)];
+        let offset = location.offset.into();
+        let count = preadv2(&file, &mut to, offset, ReadWriteFlags::NOWAIT).ok()?;
+        let (schema, bytes) = content_of(&frame[..count], location.record_bytes as usize)?;
+        migrations::content(schema, bytes).ok()
     }
 
     /// Whether the volume has no room for new mail.
@@ -282,8 +289,7 @@ impl Listener for Follower {
         let mut contents = lock(&self.shared.contents);
         let mut sizes = lock(&self.shared.sizes);
         for Written { record, location, .. } in &batch {
-            *sizes.entry(location.segment).or_default() +=
-                location.record_bytes + location.content_bytes;
+            *sizes.entry(location.segment.into()).or_default() += location.bytes();
             let id = match record {
                 Record::Accepted(accepted) => accepted.notification.id,
                 Record::Carried(carried) => carried.notification.id,
@@ -318,6 +324,10 @@ impl Listener for Follower {
     fn stopped(&mut self, why: &str) {
         self.shared.stopped.send_replace(Some(why.to_owned()));
     }
+}
+
+fn frame_bytes(location: &Location) -> usize {
+    location.record_bytes as usize + location.content_bytes as usize
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -74,11 +74,13 @@ fn counted(seen: &Seen) -> Stats {
                 State::Cancelled { .. } => counts.cancelled += 1,
             }
         }
-        let location = remembered.location;
-        let content_bytes = if remembered.needs_content() { location.content_bytes } else { 0 };
-        stats.content_bytes += content_bytes;
+        let mut location = remembered.location;
+        if !remembered.needs_content() {
+            location.content_bytes = 0;
+        }
+        stats.content_bytes += u64::from(location.content_bytes);
         if remembered.has_key || !remembered.jobs.is_empty() {
-            stats.alive_bytes += location.record_bytes + content_bytes;
+            stats.alive_bytes += location.bytes();
         }
     }
     stats

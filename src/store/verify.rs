@@ -81,7 +81,7 @@ impl Verified {
 /// When there is no store, or nothing of it can be read.
 pub fn verify(folder: &Path) -> Result<Verified, OpenError> {
     let (records, found) = look(folder, |records: &mut BTreeMap<u64, Records>, written| {
-        let of_segment = records.entry(written.location.segment).or_default();
+        let of_segment = records.entry(written.location.segment.into()).or_default();
         of_segment.count += 1;
         of_segment.jobs_count += jobs_count(&written);
     })?;

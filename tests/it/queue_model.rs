@@ -21,6 +21,7 @@ use breakglass_mailer::queue::{
 use proptest::prelude::*;
 
 use crate::support::api::{accept, name};
+use crate::support::live_jobs;
 use crate::support::memory_store::MemoryStore;
 
 const CAPACITY: usize = 6;
@@ -341,7 +342,7 @@ impl World {
         }
         let dead = self.queue.dead_letters(&DeadFilter::default(), None, usize::MAX);
         assert_eq!((dead.total, dead.items.len()), (self.dead().len(), self.dead().len()));
-        let live = self.store.live().expect("readable");
+        let live = live_jobs(&self.store);
         let expected = self.jobs.values().filter(|job| !job.progress.has_ended());
         let live: BTreeMap<JobId, Job> = live.into_iter().map(|job| (job.id, job)).collect();
         assert_eq!(live.len(), expected.clone().count());

@@ -20,6 +20,8 @@ use breakglass_mailer::store::{DiskStore, OpenError, Opened, Options};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::support::live_jobs;
+
 pub(crate) struct Disk {
     pub(crate) folder: TempDir,
     pub(crate) segment_bytes_max: u64,
@@ -135,7 +137,7 @@ fn dead() -> JobState {
 
 /// Everything that the store tells of these notifications.
 pub(crate) fn told(store: &DiskStore, notifications: &[Notification]) -> String {
-    let mut live: Vec<Job> = store.live().expect("live jobs");
+    let mut live: Vec<Job> = live_jobs(store);
     live.sort_by_key(|job| job.id);
     let mut told = format!("{live:#?}");
     for notification in notifications {

@@ -14,8 +14,7 @@ fn id(number: u8) -> Id {
 
 fn written(sequence: u64, record: Record) -> Written {
     let (segment, offset, record_bytes, content_bytes) = (1, 0, 100, 10);
-    let (checksum, schema) = (0, 1);
-    let location = Location { segment, offset, record_bytes, content_bytes, checksum, schema };
+    let location = Location { segment, offset, record_bytes, content_bytes };
     Written { sequence, record, location }
 }
 

@@ -20,14 +20,7 @@ fn row(number: u8, bytes_count: usize) -> Row {
         jobs: Vec::new(),
         trace: None,
     };
-    let location = Location {
-        segment: 1,
-        offset: 0,
-        record_bytes: 1,
-        content_bytes: 0,
-        checksum: 0,
-        schema: 1,
-    };
+    let location = Location { segment: 1, offset: 0, record_bytes: 1, content_bytes: 0 };
     Row { location, notification, key: None, jobs: Vec::new() }
 }
 

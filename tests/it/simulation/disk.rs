@@ -152,8 +152,8 @@ impl Store for Disk {
         false
     }
 
-    fn live(&self) -> Result<Vec<Job>, StoreError> {
-        self.kept.live()
+    fn live(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+        self.kept.live(each)
     }
 
     fn content(&self, id: NotificationId) -> Result<Content, StoreError> {

@@ -26,6 +26,7 @@ use super::disk::{Disk, Room};
 use super::promises;
 use super::wire::{CONNECTIONS_MAX, Mood, Net, Wire};
 use crate::support::api::name;
+use crate::support::live_jobs;
 
 const PROVIDERS: [&str; 3] = ["a", "b", "c"];
 const DAY: Duration = Duration::from_secs(86_400);
@@ -200,7 +201,7 @@ impl World {
 
     fn start(&self, life: u64, clock: Clock) -> Server {
         let disk = Arc::new(self.disk.clone());
-        self.net.begin_life(&disk.live().expect("readable"));
+        self.net.begin_life(&live_jobs(&*disk));
         let queue = Queue::open(disk, clock, Ids::of_seed(life), self.age_max).expect("readable");
         let registry = Arc::new(Registry::new(HealthIntervals::default(), clock));
         registry.replace(self.catalog.clone());

@@ -10,11 +10,12 @@ use breakglass_mailer::store::DiskStore;
 
 use super::{Disk, accept, copy_folder, dead, filled, update};
 use crate::support::image::Image;
+use crate::support::live_jobs;
 
 /// A line for each live job of a store: what a person would look for.
 fn summary(store: &DiskStore) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for job in store.live().expect("live jobs") {
+    for job in live_jobs(store) {
         let notification = store.notification(job.notification).expect("a read").expect("known");
         let text = store.content(job.notification).expect("a content").text.unwrap_or_default();
         let (_, attempts) = store.job(job.id).expect("a read").expect("known");
@@ -37,7 +38,7 @@ fn summary(store: &DiskStore) -> Vec<String> {
 /// The trace of each live job, and that of its notification, which is the same.
 fn traces(store: &DiskStore) -> Vec<String> {
     let mut traces: Vec<String> = Vec::new();
-    for job in store.live().expect("live jobs") {
+    for job in live_jobs(store) {
         let notification = store.notification(job.notification).expect("a read").expect("known");
         assert_eq!(notification.trace, job.trace);
         let told = |trace: &TraceContext| format!("{} {}", trace.traceparent(), trace.state());

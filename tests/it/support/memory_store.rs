@@ -75,10 +75,11 @@ impl Store for MemoryStore {
         false
     }
 
-    fn live(&self) -> Result<Vec<Job>, StoreError> {
+    fn live(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
         let kept = self.kept();
         let jobs = kept.jobs.values().map(|(job, _)| job);
-        Ok(jobs.filter(|job| !job.progress.has_ended()).cloned().collect())
+        jobs.filter(|job| !job.progress.has_ended()).cloned().for_each(each);
+        Ok(())
     }
 
     fn content(&self, id: NotificationId) -> Result<Content, StoreError> {

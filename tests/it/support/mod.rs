@@ -39,6 +39,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use breakglass_mailer::core::job::Job;
+use breakglass_mailer::queue::store::Store;
+
 /// The mail servers that Debian 12 has no installable package of, beside Postfix.
 const ON_DEMAND: [&str; 4] = ["exim", "haraka", "maildev", "opensmtpd"];
 
@@ -166,4 +169,14 @@ pub fn seed() -> (u64, bool) {
         Ok(text) => (text.parse().expect("BREAKGLASS_MAILER_TEST_SEED is a number"), true),
         Err(_) => (fastrand::u64(..), false),
     }
+}
+
+/// The jobs that are queued or dead.
+///
+/// # Panics
+/// When the store cannot be read.
+pub fn live_jobs(store: &dyn Store) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    store.live(&mut |job| jobs.push(job)).expect("the store can be read");
+    jobs
 }
