@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::index::Index;
 use super::journal::Location;
 use super::rows::{
-    Applied, JobRow, Row, attempt_key, broken, ended_at, insert, outlived, outlived_key, remove,
+    Applied, JobChange, JobRow, Row, attempt_key, broken, ended_at, insert, outlived, outlived_key,
+    remove,
 };
 use crate::migrations::latest::{self, Id, Record};
 
@@ -27,6 +28,7 @@ impl Index {
     pub(super) fn carried(
         &self,
         carried: latest::Carried,
+        sequence: u64,
         location: Location,
         replay: Option<&mut Replay>,
     ) -> Applied<Option<Id>> {
@@ -41,7 +43,7 @@ impl Index {
         }
         let row = known.map(|row| (*row).clone());
         match (replay, row) {
-            (Some(replay), row) => self.carried_again(carried, location, row, replay),
+            (Some(replay), row) => self.carried_again(carried, sequence, location, row, replay),
             (None, None) => Ok(Some(id)),
             (None, Some(_)) => {
                 // At its first reading the row is as new as it can be, and only the place is another.
@@ -60,6 +62,7 @@ impl Index {
     fn carried_again(
         &self,
         carried: latest::Carried,
+        sequence: u64,
         mut location: Location,
         known: Option<Row>,
         replay: &mut Replay,
@@ -67,20 +70,25 @@ impl Index {
         let latest::Carried { as_of, notification, key, jobs: carried_jobs } = carried;
         let id = notification.id;
         let mut known_jobs = BTreeMap::new();
-        if let Some(row) = known {
-            self.take_out(&row)?;
-            known_jobs.extend(row.jobs.into_iter().map(|job| (job.id, job)));
+        if let Some(row) = &known {
+            self.take_out(row)?;
+            known_jobs.extend(row.jobs.iter().map(|job| (job.id, (row.changed_by(job), job))));
         }
+        let recipients: HashMap<Id, String> = notification.jobs.into_iter().collect();
         let mut jobs = Vec::new();
         for latest::CarriedJob { job, progress, attempts } in carried_jobs {
             if replay.forgotten_jobs.contains(&job) {
                 continue;
             }
-            let known = known_jobs.remove(&job);
-            let had_ended = known.as_ref().is_some_and(|job| ended_at(&job.progress).is_some());
-            let (last_known, known) = match known {
-                Some(known) => (known.last_attempt, Some((known.sequence, known.progress))),
-                None => (None, replay.orphans.remove(&job)),
+            let (last_known, known, had_ended) = match known_jobs.remove(&job) {
+                Some((_, JobRow { change: Some(known), .. })) => {
+                    let JobChange { sequence, progress, last_attempt } = known.clone();
+                    let had_ended = ended_at(&progress).is_some();
+                    (last_attempt, Some((sequence, progress)), had_ended)
+                }
+                // As it was accepted, it is older than whatever is carried.
+                Some((_, JobRow { change: None, .. })) => (None, None, false),
+                None => (None, replay.orphans.remove(&job), false),
             };
             let last_attempt =
                 self.keep_all_but_last(&job, attempts.into_iter().chain(last_known))?;
@@ -89,19 +97,25 @@ impl Index {
             if let Some(at) = ended_at(&progress).filter(|_| !had_ended) {
                 self.ends(at, job)?;
             }
-            jobs.push(JobRow { id: job, progress, sequence, last_attempt });
+            let recipient = recipients.get(&job).cloned().unwrap_or_default();
+            let change = Some(JobChange { sequence, progress, last_attempt });
+            jobs.push(JobRow { id: job, recipient, change });
         }
         // What a newer record of a notification does not list any more was forgotten, and the record
         // of that may have gone with its segment.
-        for job in known_jobs.into_values() {
-            if as_of < job.sequence {
-                jobs.push(job);
+        for (changed_by, job) in known_jobs.into_values() {
+            if as_of < changed_by {
+                jobs.push(job.clone());
             } else {
-                self.remove_traces(&job)?;
+                self.remove_traces(job)?;
             }
         }
         let key = key.filter(|_| !replay.forgotten_keys.contains(&id));
-        let mut row = Row { location, notification, key, jobs };
+        let latest::Notification { accepted_at, chain, trace, .. } = notification;
+        // No job of it is as it was accepted.
+        let deadline = accepted_at;
+        let mut row =
+            Row { location, id, sequence, accepted_at, deadline, chain, trace, key, jobs };
         let is_released = 0 < location.content_bytes && !row.needs_content();
         if is_released {
             location.content_bytes = 0;
@@ -169,7 +183,7 @@ impl Index {
 /// Whether something of the notification changed after what the record holds of it. While its old
 /// place exists, so do all later segments, and nothing is lost by staying there.
 fn is_overtaken(carried: &latest::Carried, row: &Row) -> bool {
-    let is_newer = |job: &JobRow| carried.as_of < job.sequence;
+    let is_newer = |job: &JobRow| carried.as_of < row.changed_by(job);
     carried.jobs.iter().any(|carried| row.job(&carried.job).is_none_or(is_newer))
         || carried.key.is_some() && row.key.is_none()
 }
@@ -178,13 +192,13 @@ fn is_overtaken(carried: &latest::Carried, row: &Row) -> bool {
 mod tests {
     use super::*;
     use crate::migrations::latest::{Accepted, Carried, CarriedJob, Notification};
-    use crate::store::journal::Written;
+    use crate::store::entry::Written;
     use crate::store::rows::fresh;
 
     fn written(sequence: u64, record: Record) -> Written {
         let segment = sequence.try_into().expect("a small number");
         let location = Location { segment, offset: 0, record_bytes: 100, content_bytes: 0 };
-        Written { sequence, record, location }
+        Written { sequence, entry: record.into(), location }
     }
 
     /// An index of these records, as it is while they come or as it is made again from them.
@@ -213,7 +227,7 @@ mod tests {
         };
         let progress = latest::Progress {
             state: latest::State::Delivered { at: 6 },
-            ..fresh(&notification, 99)
+            ..fresh(notification.chain.clone(), notification.accepted_at, 99)
         };
         let carried = Carried {
             as_of: 1,

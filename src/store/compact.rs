@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::codec::Encoded;
+use super::entry::{Entry, Scanned};
+use super::frame::Encoded;
 use super::index::Index;
-use super::journal::{RESERVE_BYTES, Written};
+use super::journal::RESERVE_BYTES;
 use super::notes::write_identity;
 use super::rows::{JobRow, Row};
 use super::scan::Scan;
@@ -80,12 +81,12 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
     let mut ids = in_segment(shared, &*shared.index_now()?, segment)?;
     while !ids.is_empty() {
         let as_of = shared.progress.applied();
-        let mut records: Vec<(latest::Record, Encoded)> = Vec::new();
+        let mut records: Vec<(Entry, Encoded)> = Vec::new();
         let mut bytes = 0;
         let carried_count = ids.len().min(BATCH);
         for id in &ids[..carried_count] {
             if let Some(carried) = carry(shared, as_of, id, segment)? {
-                bytes += carried.1.frame_bytes();
+                bytes += carried.1.frame().len();
                 records.push(carried);
             }
             if bytes > BATCH_BYTES_MAX {
@@ -105,8 +106,10 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
         if outlived.is_empty() {
             break;
         }
-        let encoded = |record: &latest::Record| Encoded::new(record, None);
-        let records = outlived.into_iter().map(|record| (record.clone(), encoded(&record)));
+        let records = outlived.into_iter().map(|record| {
+            let encoded = Encoded::new(&record, None);
+            (record.into(), encoded)
+        });
         append(shared, records.collect(), false)?;
     }
     let live_bytes = shared.index_now()?.live_bytes();
@@ -129,8 +132,8 @@ fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
 fn in_segment(shared: &Shared, index: &Index, segment: u64) -> Result<Vec<latest::Id>, StoreError> {
     let path = segment_path(&shared.journal, segment);
     let mut ids = Vec::new();
-    let mut visit = |written: Written| {
-        match written.record {
+    let mut visit = |scanned: Scanned| {
+        match scanned.record {
             Record::Accepted(accepted) => ids.push(accepted.notification.id),
             Record::Carried(carried) => ids.push(carried.notification.id),
             Record::Updated(_) | Record::JobForgotten(_) | Record::KeyForgotten(_) => {}
@@ -149,7 +152,7 @@ fn in_segment(shared: &Shared, index: &Index, segment: u64) -> Result<Vec<latest
     if !is_whole {
         ids.clear();
         for row in index.newest_first(None) {
-            ids.push(*row?.id());
+            ids.push(row?.id);
         }
     }
     let is_here = |id: &latest::Id| {
@@ -162,7 +165,7 @@ fn in_segment(shared: &Shared, index: &Index, segment: u64) -> Result<Vec<latest
 /// Returns when the records are on stable storage.
 fn append(
     shared: &Shared,
-    records: Vec<(latest::Record, Encoded)>,
+    records: Vec<(Entry, Encoded)>,
     leaves_reserve: bool,
 ) -> Result<(), StoreError> {
     let mut answer = shared.append(records, 0, leaves_reserve);
@@ -189,16 +192,16 @@ fn carry(
     as_of: u64,
     id: &latest::Id,
     segment: u64,
-) -> Result<Option<(latest::Record, Encoded)>, StoreError> {
+) -> Result<Option<(Entry, Encoded)>, StoreError> {
     let index = shared.index().ok_or_else(|| StoreError::Stopped("no index".to_owned()))?;
     let row = index.row(id)?.filter(|row| is_in(row, segment));
     let Some(row) = row else { return Ok(None) };
     let carried = |job: &JobRow| {
         let attempts = index.attempts(job)?;
-        Ok(latest::CarriedJob { job: job.id, progress: job.progress.clone(), attempts })
+        Ok(latest::CarriedJob { job: job.id, progress: row.progress(job), attempts })
     };
     let jobs = row.jobs.iter().map(carried).collect::<Result<_, StoreError>>()?;
-    let needed = row.needs_content().then(|| shared.read_content(&row.location));
+    let needed = row.needs_content().then(|| shared.frames.content(&row.location));
     let content = match needed.transpose() {
         Ok(content) => content.flatten(),
         Err(StoreError::Unreadable(what)) => {
@@ -209,14 +212,22 @@ fn carry(
         }
         Err(error) => return Err(error),
     };
+    let notification = match shared.frames.notification(&row.location) {
+        Ok(notification) => notification,
+        Err(StoreError::Unreadable(what)) => {
+            tracing::error!(what, "the subject of a notification cannot be carried forward");
+            row.notification()
+        }
+        Err(error) => return Err(error),
+    };
     let record = latest::Record::Carried(latest::Carried {
         as_of,
-        notification: row.notification.clone(),
+        notification,
         key: row.key.clone(),
         jobs,
     });
     let encoded = Encoded::new(&record, content.as_ref());
-    Ok(Some((record, encoded)))
+    Ok(Some((record.into(), encoded)))
 }
 
 fn is_in(row: &Row, segment: u64) -> bool {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::entry::Written;
 use super::index::Index;
-use super::journal::Written;
 use super::make::{Making, discard, guarded};
 use super::scan::Scan;
 use super::segment::segment_path;
@@ -135,9 +135,9 @@ fn replay(shared: &Shared, folder: &Path) -> Result<(Index, u64), String> {
         let (path, bytes) = (&path, &bytes[..]);
         let mut scan = Scan { path, segment, bytes, sequence, knows_sequence, synced: until };
         // Damage was told when the store was opened; the end may be in the middle of a write.
-        let scanned = scan.run(None, &mut Vec::new(), &mut |written| {
-            if written.sequence <= until {
-                making.apply(written);
+        let scanned = scan.run(None, &mut Vec::new(), &mut |scanned| {
+            if scanned.sequence <= until {
+                making.apply(scanned);
             }
             Ok(())
         });

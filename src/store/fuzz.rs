@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::OpenError;
-use super::codec::{Encoded, Frame, HEADER_BYTES, MAGIC, encode};
-use super::journal::Written;
+use super::codec::encode;
+use super::entry::Scanned;
+use super::frame::{Encoded, Frame, HEADER_BYTES, MAGIC};
 use super::scan::Scan;
 use super::segment::{SEGMENT_HEADER_BYTES, parse_segment_header};
 use crate::core::job::{Attempt, Progress};
@@ -34,11 +35,11 @@ fn read(bytes: &[u8], synced: u64) {
         knows_sequence: false,
         synced,
     };
-    let end = scan.run(None, &mut damage, &mut |written| {
-        assert!(written.sequence > sequence, "records come in order");
-        sequence = written.sequence;
+    let end = scan.run(None, &mut damage, &mut |scanned| {
+        assert!(scanned.sequence > sequence, "records come in order");
+        sequence = scanned.sequence;
         records_count += 1;
-        record(bytes, &written);
+        record(bytes, &scanned);
         Ok(())
     });
     let end = match end {
@@ -73,28 +74,27 @@ fn sound_frames_count(bytes: &[u8]) -> usize {
 }
 
 /// A record that was read is written again as the bytes that it was read from.
-fn record(bytes: &[u8], written: &Written) {
-    let location = written.location;
+fn record(bytes: &[u8], scanned: &Scanned) {
+    let location = scanned.location;
     let frame = Frame::parse(&bytes[location.offset as usize..])
         .expect("a record is read from a sound frame");
     let content =
         migrations::content(frame.schema, frame.content).ok().filter(|_| frame.content_is_sound());
-    let mut again = Vec::new();
-    let encoded = Encoded::new(&written.record, content.as_ref());
-    encoded.write(frame.sequence, frame.synced, &mut again);
-    let read = Frame::parse(&again).expect("what is written can be read");
+    let mut again = Encoded::new(&scanned.record, content.as_ref());
+    again.seal(frame.sequence, frame.synced);
+    let read = Frame::parse(again.frame()).expect("what is written can be read");
     assert_eq!((read.sequence, read.synced), (frame.sequence, frame.synced));
     if frame.schema == SCHEMA {
         assert_eq!(read.record, frame.record, "a record has one form");
     } else {
         let again = migrations::record(SCHEMA, read.record).expect("it is of the latest schema");
-        assert_eq!(again, written.record, "an old record keeps its meaning in the latest schema");
+        assert_eq!(again, scanned.record, "an old record keeps its meaning in the latest schema");
     }
     if let Some(content) = content {
         assert_eq!(encode(&content), frame.content, "a content has one form");
         keeps_its_meaning::<Content, _>(content);
     }
-    match written.record.clone() {
+    match scanned.record.clone() {
         latest::Record::Accepted(accepted) => {
             keeps_its_meaning::<Notification, _>(accepted.notification);
         }
@@ -116,11 +116,11 @@ fn record(bytes: &[u8], written: &Written) {
 /// What has a meaning has the same one when it is stored again.
 fn keeps_its_meaning<Meant, Stored>(stored: Stored)
 where
-    Meant: TryFrom<Stored> + PartialEq,
-    Stored: for<'a> From<&'a Meant>,
+    Meant: TryFrom<Stored> + PartialEq + Clone,
+    Stored: From<Meant>,
 {
     if let Ok(meant) = Meant::try_from(stored) {
-        assert!(Meant::try_from(Stored::from(&meant)).is_ok_and(|again| again == meant));
+        assert!(Meant::try_from(Stored::from(meant.clone())).is_ok_and(|again| again == meant));
     }
 }
 

@@ -12,10 +12,11 @@ use sled::{Db, Tree};
 
 use super::ages::Ages;
 use super::carried::Replay;
-use super::codec::encode;
-use super::journal::{Location, Written};
+use super::entry::{Entry, Written};
+use super::journal::Location;
 use super::rows::{
-    Applied, JobRow, Row, attempt_key, broken, ended_at, id, insert, outlived_key, read, remove,
+    Applied, JobChange, JobRow, Row, attempt_key, broken, encode, ended_at, id, insert,
+    outlived_key, read, remove,
 };
 use super::table::{NewestFirst, Table};
 use crate::migrations::latest::{self, Id, Record, State};
@@ -86,7 +87,7 @@ impl Index {
             }
         })?;
         if let Some(last) = self.rows.newest_first(None).next().transpose()? {
-            self.see_ids(&last.notification);
+            self.see_ids(&last);
         }
         // At once, because a tree that grows takes twice the memory.
         Ok(contents.into_iter().collect())
@@ -117,15 +118,13 @@ impl Index {
         written: Written,
         replay: Option<&mut Replay>,
     ) -> Applied<Option<Id>> {
-        let Written { sequence, record, location } = written;
-        let released = match record {
-            Record::Accepted(accepted) => {
-                self.add(Row::new(accepted, sequence, location)).map(|()| None)
-            }
-            Record::Updated(updated) => self.updated(updated, sequence, replay),
-            Record::JobForgotten(id) => self.job_forgotten(id, replay),
-            Record::KeyForgotten(id) => self.key_forgotten(id, replay),
-            Record::Carried(carried) => self.carried(carried, location, replay),
+        let Written { sequence, entry, location } = written;
+        let released = match entry {
+            Entry::Accepted(row) => self.add(Row { sequence, location, ..row }).map(|()| None),
+            Entry::Updated(updated) => self.updated(updated, sequence, replay),
+            Entry::JobForgotten(id) => self.job_forgotten(id, replay),
+            Entry::KeyForgotten(id) => self.key_forgotten(id, replay),
+            Entry::Carried(carried) => self.carried(carried, sequence, location, replay),
         }?;
         while self.rows.is_full() {
             self.rows.write_out(Some(ROWS_AT_ONCE))?;
@@ -135,12 +134,11 @@ impl Index {
 
     /// Puts a row that was not there, and everything that leads to it.
     pub(super) fn add(&self, row: Row) -> Applied<()> {
-        let latest::Notification { id, accepted_at, .. } = &row.notification;
         if let Some(key) = &row.key {
-            insert(&self.keys, key.key.as_bytes(), id)?;
-            self.key_ages.push(*accepted_at, *id)?;
+            insert(&self.keys, key.key.as_bytes(), &row.id)?;
+            self.key_ages.push(row.accepted_at, row.id)?;
         }
-        self.note_strays(&row.notification)?;
+        self.note_strays(&row)?;
         self.count(&row.location, 1);
         self.rows.put(row);
         Ok(())
@@ -165,13 +163,18 @@ impl Index {
         if let Some(at) = ended_at(&progress) {
             self.ends(at, id)?;
         }
-        let notification = *row.id();
+        let notification = row.id;
         // Let go of it first, so that it is changed in place.
         drop(row);
         let change = |row: &mut Row| {
             let job = row.job_mut(&id)?;
-            (job.progress, job.sequence) = (progress, sequence);
-            attempt.and_then(|attempt| job.last_attempt.replace(attempt))
+            let earlier = job.change.take().and_then(|change| change.last_attempt);
+            let (last_attempt, earlier) = match attempt {
+                Some(attempt) => (Some(attempt), earlier),
+                None => (earlier, None),
+            };
+            job.change = Some(JobChange { sequence, progress, last_attempt });
+            earlier
         };
         let (earlier, released) = self.change(&notification, change)?;
         if let Some(earlier) = earlier {
@@ -190,7 +193,7 @@ impl Index {
             self.remove_attempts(&id)?;
             return Ok(None);
         };
-        let notification = *row.id();
+        let notification = row.id;
         drop(row);
         let take = |row: &mut Row| {
             let place = row.jobs.iter().position(|job| job.id == id)?;
@@ -248,14 +251,14 @@ impl Index {
     /// Takes a row out, but for its attempts.
     pub(super) fn take_out(&self, row: &Row) -> Applied<()> {
         self.count(&row.location, -1);
-        self.rows.remove(row.id());
+        self.rows.remove(&row.id);
         row.key.as_ref().map_or(Ok(()), |key| remove(&self.keys, key.key.as_bytes()))
     }
 
     /// Takes out what leads to a job and what lies beside its row.
     pub(super) fn remove_traces(&self, job: &JobRow) -> Applied<()> {
         remove(&self.strays, &job.id)?;
-        match &job.last_attempt {
+        match job.last_attempt() {
             Some(last) if 1 < last.number => self.remove_attempts(&job.id),
             _ => Ok(()),
         }
@@ -293,7 +296,7 @@ impl Index {
 
     /// The attempts of a job, oldest first.
     pub(super) fn attempts(&self, job: &JobRow) -> Applied<Vec<latest::Attempt>> {
-        let Some(last) = &job.last_attempt else { return Ok(Vec::new()) };
+        let Some(last) = job.last_attempt() else { return Ok(Vec::new()) };
         let mut attempts = Vec::new();
         if 1 < last.number {
             attempts = self.earlier_attempts(&job.id)?;
@@ -326,7 +329,8 @@ impl Index {
         mut found: impl FnMut(&str, u64),
     ) -> Applied<()> {
         for row in self.rows.newest_first(None) {
-            for JobRow { progress, .. } in &row?.jobs {
+            for JobChange { progress, .. } in row?.jobs.iter().filter_map(|job| job.change.as_ref())
+            {
                 if let State::Delivered { at } = progress.state
                     && time <= at
                     && let Some(provider) = progress.chain.get(usize::from(progress.position))

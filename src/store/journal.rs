@@ -1,7 +1,8 @@
 //! The journal: append-only segments and the one thread that writes them.
 //!
-//! The thread takes all commits that wait, writes them as one batch, syncs once and answers them
-//! all. A frame is acknowledged only after the sync that covers it. A write that finds no room is
+//! The thread takes all commits that wait, writes them as one batch and syncs once; another thread
+//! answers them, while the next batch is written. A frame is acknowledged only after the sync that
+//! covers it. A write that finds no room is
 //! undone, and the next one may succeed; any other failure stops the journal for good, because what
 //! a failed sync left behind is unknown (see "PostgreSQL fsync" 2018: a repeated one may lie).
 //!
@@ -9,19 +10,19 @@
 //! be gone, and the next start may find it. Whoever waits learns of it from the end of the process.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SendError, SyncSender};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::codec::Encoded;
+use super::entry::Entry;
+use super::frame::Encoded;
 use super::reserve::Reserve;
 use super::segment::{SEGMENT_HEADER_BYTES, create_segment, segment_path, sync_data};
-use crate::migrations::latest;
 use crate::queue::store::StoreError;
 
 /// New notifications are refused while the volume has less room than this: what is left is for
@@ -37,7 +38,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 pub(super) const OFFSET_MAX: u64 = u32::MAX as u64;
 
 /// Where a frame lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Location {
     pub(super) segment: u32,
     pub(super) offset: u32,
@@ -56,19 +57,11 @@ impl Location {
 
 /// One commit on its way to the disk.
 pub(super) struct Append {
-    pub(super) records: Vec<(latest::Record, Encoded)>,
+    pub(super) records: Vec<(Entry, Encoded)>,
     /// Whether it brings contents in; such commits leave a reserve.
     pub(super) leaves_reserve: bool,
     pub(super) jobs_count: usize,
     pub(super) done: oneshot::Sender<Result<(), StoreError>>,
-}
-
-/// A record that is on stable storage.
-#[derive(Clone, Debug)]
-pub(super) struct Written {
-    pub(super) sequence: u64,
-    pub(super) record: latest::Record,
-    pub(super) location: Location,
 }
 
 /// Where the journal ends.
@@ -81,16 +74,21 @@ pub(super) struct End {
 
 /// What the writer tells the rest of the store, always from its own thread.
 pub(super) trait Listener {
-    /// These are on stable storage; called before any of them is acknowledged.
-    fn written(&mut self, batch: Vec<Written>);
     /// A segment was begun, and is so long.
-    fn began(&mut self, segment: u64, bytes: u64);
+    fn began(&self, segment: u64, bytes: u64);
     /// The volume has no room for new mail, or has it again.
-    fn room_changed(&mut self, is_short: bool);
-    /// How long one write and sync took, and for how many jobs.
-    fn committed(&mut self, took: Duration, jobs_count: usize);
+    fn room_changed(&self, is_short: bool);
     /// The journal stopped for good.
-    fn stopped(&mut self, why: &str);
+    fn stopped(&self, why: &str);
+}
+
+/// A batch that is on stable storage and not yet answered.
+pub(super) struct Durable {
+    pub(super) batch: Vec<Append>,
+    /// The number and the place of each of its records.
+    pub(super) places: Vec<(u64, Location)>,
+    /// How long its write and sync took.
+    pub(super) took: Duration,
 }
 
 /// The thread's state.
@@ -103,8 +101,6 @@ pub(super) struct Writer {
     is_short: bool,
     stopped: Option<String>,
     reserve: Arc<Reserve>,
-    /// The bytes of a batch: kept, because new memory of that size costs more than copying them.
-    buffer: Vec<u8>,
     /// Commits of which nobody knows whether they are on the disk.
     unanswered: Vec<oneshot::Sender<Result<(), StoreError>>>,
 }
@@ -134,7 +130,7 @@ impl Writer {
         }
         file.seek(SeekFrom::End(0))?;
         let folder = folder.to_owned();
-        let (is_short, stopped, buffer, unanswered) = (false, None, Vec::new(), Vec::new());
+        let (is_short, stopped, unanswered) = (false, None, Vec::new());
         Ok(Self {
             folder,
             store,
@@ -144,13 +140,18 @@ impl Writer {
             is_short,
             stopped,
             reserve,
-            buffer,
             unanswered,
         })
     }
 
-    /// Writes until all senders are gone; answers where the journal ends.
-    pub(super) fn run(mut self, requests: &Receiver<Append>, listener: &mut dyn Listener) -> End {
+    /// Writes until all senders are gone; answers where the journal ends. What is on stable storage
+    /// goes to `durable`, so that the next batch is written while the last one is answered.
+    pub(super) fn run(
+        mut self,
+        requests: &Receiver<Append>,
+        durable: &SyncSender<Durable>,
+        listener: &dyn Listener,
+    ) -> End {
         while let Ok(first) = requests.recv() {
             let mut batch = vec![first];
             let mut bytes: usize = batch.iter().map(append_bytes).sum();
@@ -160,18 +161,23 @@ impl Writer {
                 bytes += append_bytes(&next);
                 batch.push(next);
             }
-            self.commit(batch, listener);
+            self.commit(batch, durable, listener);
         }
         // Dropped, they would be answered.
         std::mem::forget(self.unanswered);
         self.end
     }
 
-    fn commit(&mut self, batch: Vec<Append>, listener: &mut dyn Listener) {
+    fn commit(
+        &mut self,
+        batch: Vec<Append>,
+        durable: &SyncSender<Durable>,
+        listener: &dyn Listener,
+    ) {
         let begin = Instant::now();
         let mail = batch.iter().filter(|append| append.leaves_reserve);
         let bytes = mail.map(append_bytes).sum::<usize>() as u64;
-        let (batch, refused): (Vec<_>, Vec<_>) = if self.has_room(bytes, listener) {
+        let (mut batch, refused): (Vec<_>, Vec<_>) = if self.has_room(bytes, listener) {
             (batch, Vec::new())
         } else {
             batch.into_iter().partition(|append| !append.leaves_reserve)
@@ -182,22 +188,16 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        let mut written = self.write(&batch, listener);
+        let mut written = self.write(&mut batch, listener);
         if matches!(written, Err(Failure::Refused(StoreError::NoSpace))) && self.reserve.release() {
-            written = self.write(&batch, listener);
+            written = self.write(&mut batch, listener);
         }
         match written {
             Ok(places) => {
-                let jobs_count = batch.iter().map(|append| append.jobs_count).sum();
-                listener.committed(begin.elapsed(), jobs_count);
-                let (records, waiting): (Vec<_>, Vec<_>) =
-                    batch.into_iter().map(|append| (append.records, append.done)).unzip();
-                let records = records.into_iter().flatten().map(|(record, _)| record);
-                let written = std::iter::zip(records, places)
-                    .map(|(record, (sequence, location))| Written { sequence, record, location });
-                listener.written(written.collect());
-                for done in waiting {
-                    let _ = done.send(Ok(()));
+                let sent = durable.send(Durable { batch, places, took: begin.elapsed() });
+                if let Err(SendError(Durable { batch, .. })) = sent {
+                    // The other thread ended by a panic, which stops the store.
+                    self.unanswered.extend(batch.into_iter().map(|append| append.done));
                 }
             }
             Err(Failure::Refused(error)) => {
@@ -215,7 +215,7 @@ impl Writer {
         }
     }
 
-    fn stop(&mut self, why: &str, listener: &mut dyn Listener) {
+    fn stop(&mut self, why: &str, listener: &dyn Listener) {
         if self.stopped.is_none() {
             self.stopped = Some(why.to_owned());
             listener.stopped(why);
@@ -225,8 +225,8 @@ impl Writer {
     /// Writes and syncs one batch; answers the number and the place of each record.
     fn write(
         &mut self,
-        batch: &[Append],
-        listener: &mut dyn Listener,
+        batch: &mut [Append],
+        listener: &dyn Listener,
     ) -> Result<Vec<(u64, Location)>, Failure> {
         if let Some(why) = &self.stopped {
             return Err(Failure::Refused(StoreError::Stopped(why.clone())));
@@ -245,24 +245,23 @@ impl Writer {
                 }
             }
         }
-        self.buffer.clear();
-        self.buffer.shrink_to(BATCH_BYTES_MAX);
         let mut places = Vec::new();
-        let mut sequence = self.end.sequence;
-        for (_, encoded) in batch.iter().flat_map(|append| &append.records) {
-            sequence += 1;
-            let offset = self.end.bytes + self.buffer.len() as u64;
-            encoded.write(sequence, self.end.sequence, &mut self.buffer);
-            places.push((sequence, encoded.location(self.end.segment, offset)));
+        let mut end = self.end;
+        for (_, encoded) in batch.iter_mut().flat_map(|append| &mut append.records) {
+            end.sequence += 1;
+            encoded.seal(end.sequence, self.end.sequence);
+            places.push((end.sequence, encoded.location(end.segment, end.bytes)));
+            end.bytes += encoded.frame().len() as u64;
         }
-        if let Err(error) = self.file.write_all(&self.buffer) {
+        let frames = batch.iter().flat_map(|append| &append.records);
+        let mut frames: Vec<_> = frames.map(|(_, it)| IoSlice::new(it.frame())).collect();
+        if let Err(error) = write_all(&self.file, &mut frames) {
             return Err(self.undo(&error));
         }
         if let Err(error) = sync_data(&self.file) {
             return Err(Failure::Unknown(what_failed("sync", &self.path(), &error)));
         }
-        self.end.bytes += self.buffer.len() as u64;
-        self.end.sequence = sequence;
+        self.end = end;
         Ok(places)
     }
 
@@ -296,7 +295,7 @@ impl Writer {
     }
 
     /// Whether so many bytes of new mail may come in; says when that changes.
-    fn has_room(&mut self, bytes: u64, listener: &mut dyn Listener) -> bool {
+    fn has_room(&mut self, bytes: u64, listener: &dyn Listener) -> bool {
         // Back only when there is clearly more, so that it does not change with every batch.
         let wanted = if self.is_short { 2 * RESERVE_BYTES } else { RESERVE_BYTES };
         let is_short = self.reserve.room() < self.reserve.wanted(wanted + bytes);
@@ -331,7 +330,19 @@ impl Writer {
 }
 
 fn append_bytes(append: &Append) -> usize {
-    append.records.iter().map(|(_, encoded)| encoded.frame_bytes()).sum()
+    append.records.iter().map(|(_, encoded)| encoded.frame().len()).sum()
+}
+
+fn write_all(mut file: &File, mut bytes: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_vectored(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut bytes, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn is_no_space(error: &io::Error) -> bool {

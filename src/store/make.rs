@@ -10,8 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use super::carried::Replay;
+use super::entry::Scanned;
 use super::index::Index;
-use super::journal::{Location, Written};
+use super::journal::Location;
 use super::reserve::Reserve;
 use crate::migrations::latest::Id;
 use crate::queue::store::StoreError;
@@ -46,7 +47,7 @@ impl<'a> Making<'a> {
     }
 
     /// Applies a record; nothing any more once something failed.
-    pub(super) fn apply(&mut self, written: Written) {
+    pub(super) fn apply(&mut self, scanned: Scanned) {
         let Ok(index) = &self.index else { return };
         self.records_count += 1;
         let looks = self.records_count.is_multiple_of(RECORDS_BETWEEN_LOOKS);
@@ -54,7 +55,7 @@ impl<'a> Making<'a> {
         let applied = if looks && !self.reserve.is_left_alone() {
             Err("the volume has no room for it".to_owned())
         } else {
-            guarded(|| index.apply(written, Some(replay)))
+            guarded(|| index.apply(scanned.into(), Some(replay)))
         };
         if let Err(why) = applied {
             self.fail(why);

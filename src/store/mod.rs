@@ -14,7 +14,7 @@
 //! no byte of it, without its lock, so a server may work on it meanwhile.
 //!
 //! A commit is encoded by its caller, written and synced by the journal's thread together with all
-//! others that wait, and answered. The index follows on a thread of its own; reads wait until it
+//! others that wait, and answered by another while the next are written. The index follows on a thread of its own; reads wait until it
 //! has caught up with what was committed before they began.
 //!
 //! A store opens and delivers without its index, from the journal and memory: on a volume without
@@ -22,11 +22,15 @@
 //! refused, and nothing can be looked up.
 
 mod ages;
+mod answer;
 mod backup;
 mod carried;
 mod codec;
 mod compact;
+mod entry;
 mod follow;
+mod frame;
+mod frames;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod index;
@@ -76,7 +80,7 @@ use notes::CleanClose;
 use recover::{Found, Purpose, read_journal};
 use reserve::Reserve;
 use seen::Seen;
-use shared::{Basis, Follower, Shared};
+use shared::{Basis, Shared};
 
 /// How a store is opened.
 pub struct Options {
@@ -125,12 +129,15 @@ pub struct DiskStore {
 
 struct Threads {
     writer: JoinHandle<End>,
+    answerer: JoinHandle<()>,
     follower: JoinHandle<()>,
     compactor: JoinHandle<()>,
 }
 
 /// How many batches the index may be behind before the journal waits for it.
 const BATCHES_BEHIND_MAX: usize = 1024;
+/// How many batches on stable storage may wait for their answers.
+const BATCHES_UNANSWERED_MAX: usize = 1;
 
 impl DiskStore {
     /// Opens the folder, or begins a store in an empty one.
@@ -180,20 +187,22 @@ impl DiskStore {
         );
         let shared = Arc::new(shared);
 
-        let mut follower = Follower::new(shared.clone(), batches, options.on_commit);
+        let on_commit = options.on_commit;
+        let (durable, to_answer) = sync_channel(BATCHES_UNANSWERED_MAX);
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let spawned = |error| OpenError::io("start threads for", folder, &error);
         let threads = Threads {
             writer: {
                 let shared = shared.clone();
-                let write = move || {
-                    let run = || writer.run(&appends, &mut follower);
-                    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-                        shared.stopped.send_replace(Some("the journal panicked".to_owned()));
-                        resume_unwind(panic)
-                    })
+                let run = move || stops(&shared, || writer.run(&appends, &durable, &*shared));
+                named("journal").spawn(run).map_err(spawned)?
+            },
+            answerer: {
+                let shared = shared.clone();
+                let run = move || {
+                    stops(&shared, || answer::run(&shared, &to_answer, &batches, &on_commit));
                 };
-                named("journal").spawn(write).map_err(spawned)?
+                named("answers").spawn(run).map_err(spawned)?
             },
             follower: {
                 let shared = shared.clone();
@@ -224,10 +233,13 @@ impl DiskStore {
         let Some(threads) = threads else { return Ok(()) };
         self.shared.hang_up();
         let end = threads.writer.join();
+        let answered = threads.answerer.join();
         let followed = threads.follower.join();
         self.shared.progress.close();
         let compacted = threads.compactor.join();
-        let (Ok(end), Ok(()), Ok(())) = (end, followed, compacted) else { return Ok(()) };
+        let (Ok(end), Ok(()), Ok(()), Ok(())) = (end, answered, followed, compacted) else {
+            return Ok(());
+        };
         if self.shared.stopped.borrow().is_some() {
             // What lies behind the last answered record is for the next start to read.
             return Ok(());
@@ -237,7 +249,7 @@ impl DiskStore {
         let Some(index) = index.and_then(Arc::into_inner).filter(|_| whole) else { return Ok(()) };
         make::close(index).map_err(StoreError::Stopped)?;
         let folder = &self.shared.folder;
-        let files = checksums(&folder.join("index"))
+        let files = notes::checksums(&folder.join("index"))
             .map_err(|error| OpenError::io("read", &folder.join("index"), &error))?;
         let note = CleanClose { index_version: INDEX_VERSION, end, files };
         notes::write_checked(folder, "index.clean", &note)
@@ -253,8 +265,9 @@ fn open_index(
 ) -> Result<(Basis, Found, Option<&'static str>), OpenError> {
     let path = folder.join("index");
     let note = notes::clean_close(folder);
-    let is_same =
-        |note: &CleanClose| note.has_index() && checksums(&path).is_ok_and(|now| now == note.files);
+    let is_same = |note: &CleanClose| {
+        note.has_index() && notes::checksums(&path).is_ok_and(|now| now == note.files)
+    };
     let same = note.as_ref().is_some_and(is_same);
     let mut reason = match (&note, same) {
         (None, _) => "it was not closed cleanly",
@@ -279,11 +292,11 @@ fn open_index(
     let mut making = Making::begin(&path, reserve);
     let mut seen = (!making.is_possible()).then(Seen::default);
     let purpose = if found.is_some() { Purpose::Look } else { Purpose::Open };
-    let read = read_journal(folder, purpose, note.as_ref(), |written| {
+    let read = read_journal(folder, purpose, note.as_ref(), |scanned| {
         if let Some(seen) = &mut seen {
-            seen.take(written.clone());
+            seen.take(scanned.clone());
         }
-        making.apply(written);
+        making.apply(scanned);
         Ok(())
     })?;
     let found = found.unwrap_or(read);
@@ -299,8 +312,8 @@ fn open_index(
         Some(seen) => seen,
         None => {
             let mut seen = Seen::default();
-            read_journal(folder, Purpose::Look, note.as_ref(), |written| {
-                seen.take(written);
+            read_journal(folder, Purpose::Look, note.as_ref(), |scanned| {
+                seen.take(scanned);
                 Ok(())
             })?;
             seen
@@ -308,6 +321,14 @@ fn open_index(
     };
     let (jobs, contents) = seen.alive();
     Ok((Basis::Journal { jobs, contents, why }, found, None))
+}
+
+/// A panic of a thread that answers depend on stops the store.
+fn stops<T>(shared: &Shared, run: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        shared.stopped.send_replace(Some("the journal panicked".to_owned()));
+        resume_unwind(panic)
+    })
 }
 
 /// From the first write on the note would be wrong.
@@ -348,40 +369,5 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     match file.write_all_at(holder.as_bytes(), 0).and_then(|()| file.set_len(holder.len() as u64)) {
         Err(e) if !journal::is_no_space(&e) => Err(error("write", e)),
         _ => Ok(file),
-    }
-}
-
-/// Every file below a folder, with its length and CRC-32C, in the order of the names.
-fn checksums(folder: &Path) -> io::Result<Vec<(String, u64, u32)>> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-                continue;
-            }
-            let path = entry.path();
-            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
-            let (length, checksum) = checksum(&path)?;
-            found.push((name, length, checksum));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn checksum(path: &Path) -> io::Result<(u64, u32)> {
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 16];
-    let (mut length, mut checksum) = (0, 0);
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok((length, checksum));
-        }
-        checksum = crc32c::crc32c_append(checksum, &buffer[..count]);
-        length += count as u64;
     }
 }

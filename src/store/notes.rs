@@ -3,7 +3,7 @@
 //! Each is replaced whole, durably, and carries its own checksum.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,41 @@ fn read_checked<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, 
         return Err("the file does not match its checksum".to_owned());
     }
     decode(body).map(Some)
+}
+
+/// Every file below a folder, with its length and CRC-32C, in the order of the names.
+pub(super) fn checksums(folder: &Path) -> io::Result<Vec<(String, u64, u32)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let path = entry.path();
+            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+            let (length, checksum) = checksum(&path)?;
+            found.push((name, length, checksum));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn checksum(path: &Path) -> io::Result<(u64, u32)> {
+    let mut file = fs::File::open(path)?;
+    let mut buffer = vec![0; 1 << 16];
+    let (mut length, mut checksum) = (0, 0);
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((length, checksum));
+        }
+        checksum = crc32c::crc32c_append(checksum, &buffer[..count]);
+        length += count as u64;
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! The store as the queue sees it.
 
-use std::sync::Arc;
-
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use super::DiskStore;
-use super::codec::Encoded;
-use super::rows::{Jobs, LiveJob, Row, ended_at};
+use super::entry::Entry;
+use super::frame::Encoded;
+use super::rows::{Jobs, LiveJob};
 use crate::core::job::{Attempt, Job, JobId};
 use crate::core::notification::{Content, Notification, NotificationId};
 use crate::core::pace::Tally;
@@ -24,7 +23,7 @@ impl Store for DiskStore {
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'static, Result<(), StoreError>> {
         let leaves_reserve = changes.iter().any(|change| matches!(change, Change::Accept { .. }));
         let jobs_count = changes.iter().map(jobs_in).sum();
-        let records = changes.iter().map(encode).collect();
+        let records = changes.into_iter().map(encode).collect();
         let answer = self.shared.append(records, jobs_count, leaves_reserve);
         let ended = || Err(StoreError::Stopped("the journal has ended".to_owned()));
         answer.map(move |answer| answer.unwrap_or_else(|_| ended())).boxed()
@@ -41,17 +40,18 @@ impl Store for DiskStore {
             live.into_iter().for_each(take);
             return Ok(());
         }
-        for row in self.shared.index_now()?.newest_first(None) {
+        let index = self.shared.index_now()?;
+        for row in index.newest_first(None) {
             let row = row?;
-            let live = row.jobs.iter().filter(|job| ended_at(&job.progress).is_none());
+            let live = row.jobs.iter().filter(|job| job.ended_at().is_none());
             live.for_each(|job| take(row.live(job)));
         }
-        Ok(())
+        index.rows.shed_pages()
     }
 
     fn content_at_hand(&self, id: NotificationId) -> Option<Content> {
         let location = self.shared.content_location(id.0.as_bytes())?;
-        self.shared.content_at_hand(&location)?.try_into().ok()
+        self.shared.frames.content_at_hand(&location)?.try_into().ok()
     }
 
     fn content(&self, id: NotificationId) -> Result<Content, StoreError> {
@@ -62,7 +62,7 @@ impl Store for DiskStore {
             let Some(location) = location.filter(|found| Some(*found) != tried) else {
                 return Err(StoreError::Unreadable(format!("the content of notification {id}")));
             };
-            match self.shared.read_content(&location) {
+            match self.shared.frames.content(&location) {
                 Ok(Some(content)) => return content.try_into().map_err(StoreError::Unreadable),
                 // It may have been carried to another segment since it was looked up.
                 Err(error) if self.shared.content_location(key) == Some(location) => {
@@ -74,9 +74,17 @@ impl Store for DiskStore {
     }
 
     fn notification(&self, id: NotificationId) -> Result<Option<Notification>, StoreError> {
-        let row = self.shared.index_now()?.row(id.0.as_bytes())?;
-        let read = |row: Arc<Row>| row.notification.clone().try_into();
-        row.map(read).transpose().map_err(StoreError::Unreadable)
+        let index = self.shared.index_now()?;
+        let mut tried = None;
+        loop {
+            let Some(row) = index.row(id.0.as_bytes())? else { return Ok(None) };
+            match self.shared.frames.notification(&row.location) {
+                Ok(found) => return found.try_into().map(Some).map_err(StoreError::Unreadable),
+                Err(error) if tried == Some(row.location) => return Err(error),
+                // It may have been carried to another segment since it was looked up.
+                Err(_) => tried = Some(row.location),
+            }
+        }
     }
 
     fn job(&self, id: JobId) -> Result<Option<(Job, Vec<Attempt>)>, StoreError> {
@@ -101,7 +109,7 @@ impl Store for DiskStore {
             Some(job) => index.row_of_job(job)?,
             None => None,
         };
-        let notification = first.as_ref().map(|row| *row.id());
+        let notification = first.as_ref().map(|row| row.id);
         // A job that is not known any more was before what comes behind its own id.
         let rest = index.newest_first(notification.as_ref().or(before.as_ref()));
         let mut known = Jobs::default();
@@ -109,7 +117,7 @@ impl Store for DiskStore {
         let (mut last, mut seen_count) = (None, 0);
         for row in first.map(Ok).into_iter().chain(rest) {
             let row = row?;
-            let is_first = Some(*row.id()) == notification;
+            let is_first = Some(row.id) == notification;
             let mut jobs = row.jobs.iter().rev();
             if is_first {
                 jobs.find(|job| Some(job.id) == before);
@@ -133,7 +141,7 @@ impl Store for DiskStore {
     fn accepted_under(&self, key: &str) -> Result<Option<([u8; 32], NotificationId)>, StoreError> {
         let row = self.shared.index_now()?.under_key(key)?;
         Ok(row.and_then(|row| {
-            let id = NotificationId(Uuid::from_bytes(*row.id()));
+            let id = NotificationId(Uuid::from_bytes(row.id));
             row.key.as_ref().map(|key| (key.fingerprint, id))
         }))
     }
@@ -167,7 +175,7 @@ fn jobs_in(change: &Change) -> usize {
     }
 }
 
-fn encode(change: &Change) -> (latest::Record, Encoded) {
+fn encode(change: Change) -> (Entry, Encoded) {
     let mut following = None;
     let record = match change {
         Change::Accept { notification, content, deadline, key } => {
@@ -175,17 +183,17 @@ fn encode(change: &Change) -> (latest::Record, Encoded) {
             latest::Record::Accepted(latest::Accepted {
                 notification: notification.into(),
                 deadline: deadline.0,
-                key: key.as_ref().map(Into::into),
+                key: key.map(Into::into),
             })
         }
         Change::Update { job, progress, attempt } => latest::Record::Updated(latest::Updated {
             job: *job.0.as_bytes(),
             progress: progress.into(),
-            attempt: attempt.as_ref().map(Into::into),
+            attempt: attempt.map(Into::into),
         }),
         Change::ForgetJob(job) => latest::Record::JobForgotten(*job.0.as_bytes()),
         Change::ForgetKey(id) => latest::Record::KeyForgotten(*id.0.as_bytes()),
     };
     let encoded = Encoded::new(&record, following.as_ref());
-    (record, encoded)
+    (record.into(), encoded)
 }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::OpenError;
-use super::journal::{End, Written};
+use super::entry::Scanned;
+use super::journal::End;
 use super::notes::{self, CleanClose, Identity, write_identity};
 use super::scan::{Scan, keep};
 use super::segment::{
@@ -70,14 +71,14 @@ const LOOKS_MAX: usize = 20;
 /// written at one moment. Each sound record goes to `visit` with what it gathers.
 pub(super) fn look<T: Default>(
     folder: &Path,
-    mut visit: impl FnMut(&mut T, Written),
+    mut visit: impl FnMut(&mut T, Scanned),
 ) -> Result<(T, Found), OpenError> {
     let mut looks_count = 0;
     loop {
         let mut gathered = T::default();
         let note = notes::clean_close(folder);
-        let visit = |written| {
-            visit(&mut gathered, written);
+        let visit = |scanned| {
+            visit(&mut gathered, scanned);
             Ok(())
         };
         looks_count += 1;
@@ -102,7 +103,7 @@ pub(super) fn read_journal(
     folder: &Path,
     purpose: Purpose,
     note: Option<&CleanClose>,
-    mut visit: impl FnMut(Written) -> Result<(), OpenError>,
+    mut visit: impl FnMut(Scanned) -> Result<(), OpenError>,
 ) -> Result<Found, OpenError> {
     let journal = folder.join("journal");
     let (mut damage, mut refusals) = (Vec::new(), Vec::new());

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use sled::Tree;
 use uuid::Uuid;
 
-use super::codec::{decode, encode};
 use super::journal::Location;
 use crate::core::job::{Job, JobId, Progress};
 use crate::core::notification::{Address, NotificationId};
@@ -19,24 +18,43 @@ use crate::queue::store::StoreError;
 
 pub(super) type Applied<T> = Result<T, StoreError>;
 
-/// A notification with all its jobs.
+/// Most values are not longer.
+const VALUE_BYTES: usize = 256;
+
+/// A notification with all its jobs: what these need to be delivered and found. What only its readers
+/// want lies in its record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Row {
     /// First, as [`Head`] has it.
     pub(super) location: Location,
-    pub(super) notification: latest::Notification,
+    pub(super) id: Id,
+    /// The number of the record that brought it in.
+    pub(super) sequence: u64,
+    pub(super) accepted_at: u64,
+    /// Of its jobs, as long as they stand as they were accepted.
+    pub(super) deadline: u64,
+    pub(super) chain: Vec<String>,
+    pub(super) trace: Option<latest::Trace>,
     pub(super) key: Option<latest::Key>,
     /// Those that are remembered.
     pub(super) jobs: Vec<JobRow>,
 }
 
-/// Where a job stands.
+/// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct JobRow {
     pub(super) id: Id,
-    pub(super) progress: latest::Progress,
-    /// The sequence of the last record that changed it.
+    pub(super) recipient: String,
+    /// None while it stands as it was accepted.
+    pub(super) change: Option<JobChange>,
+}
+
+/// Where a job stands that has moved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct JobChange {
+    /// Of the last record that changed it.
     pub(super) sequence: u64,
+    pub(super) progress: latest::Progress,
     /// Most jobs have only this one; those before it lie apart, so that a job that was tried very
     /// often is not written whole each time.
     pub(super) last_attempt: Option<latest::Attempt>,
@@ -63,17 +81,10 @@ impl Row {
     /// As it is accepted.
     pub(super) fn new(accepted: latest::Accepted, sequence: u64, location: Location) -> Self {
         let latest::Accepted { notification, deadline, key } = accepted;
-        let jobs = notification.jobs.iter().map(|(id, _)| JobRow {
-            id: *id,
-            progress: fresh(&notification, deadline),
-            sequence,
-            last_attempt: None,
-        });
-        Self { location, jobs: jobs.collect(), notification, key }
-    }
-
-    pub(super) fn id(&self) -> &Id {
-        &self.notification.id
+        let latest::Notification { id, accepted_at, chain, jobs, trace, .. } = notification;
+        let job = |(id, recipient)| JobRow { id, recipient, change: None };
+        let jobs = jobs.into_iter().map(job).collect();
+        Self { location, id, sequence, accepted_at, deadline, chain, trace, key, jobs }
     }
 
     pub(super) fn job(&self, id: &Id) -> Option<&JobRow> {
@@ -86,7 +97,7 @@ impl Row {
 
     /// Whether any job of it is queued or dead.
     pub(super) fn needs_content(&self) -> bool {
-        self.jobs.iter().any(|job| ended_at(&job.progress).is_none())
+        self.jobs.iter().any(|job| job.ended_at().is_none())
     }
 
     /// Whether nothing of it is remembered any more.
@@ -94,18 +105,55 @@ impl Row {
         self.key.is_none() && self.jobs.is_empty()
     }
 
+    /// What is known of the notification without its record.
+    pub(super) fn notification(&self) -> latest::Notification {
+        let jobs = self.jobs.iter().map(|job| (job.id, job.recipient.clone()));
+        latest::Notification {
+            id: self.id,
+            subject: String::new(),
+            accepted_at: self.accepted_at,
+            expires_at: None,
+            chain: self.chain.clone(),
+            warnings: Vec::new(),
+            jobs: jobs.collect(),
+            trace: self.trace.clone(),
+        }
+    }
+
+    /// Where one of its jobs stands.
+    pub(super) fn progress(&self, job: &JobRow) -> latest::Progress {
+        match &job.change {
+            Some(change) => change.progress.clone(),
+            None => fresh(self.chain.clone(), self.accepted_at, self.deadline),
+        }
+    }
+
+    /// The number of the last record that changed one of its jobs.
+    pub(super) fn changed_by(&self, job: &JobRow) -> u64 {
+        job.change.as_ref().map_or(self.sequence, |change| change.sequence)
+    }
+
     /// One of its jobs, as it is told.
     pub(super) fn live(&self, job: &JobRow) -> LiveJob {
-        let Self { notification, .. } = self;
-        let recipient = notification.jobs.iter().find(|(listed, _)| *listed == job.id);
         LiveJob {
             id: job.id,
-            notification: notification.id,
-            recipient: recipient.map(|(_, to)| to.clone()).unwrap_or_default(),
-            accepted_at: notification.accepted_at,
-            trace: notification.trace.clone(),
-            progress: job.progress.clone(),
+            notification: self.id,
+            recipient: job.recipient.clone(),
+            accepted_at: self.accepted_at,
+            trace: self.trace.clone(),
+            progress: self.progress(job),
         }
+    }
+}
+
+impl JobRow {
+    /// When it was delivered or cancelled.
+    pub(super) fn ended_at(&self) -> Option<u64> {
+        ended_at(&self.change.as_ref()?.progress)
+    }
+
+    pub(super) fn last_attempt(&self) -> Option<&latest::Attempt> {
+        self.change.as_ref()?.last_attempt.as_ref()
     }
 }
 
@@ -147,10 +195,10 @@ impl Jobs {
 }
 
 /// A job as it is accepted.
-pub(super) fn fresh(notification: &latest::Notification, deadline: u64) -> latest::Progress {
+pub(super) fn fresh(chain: Vec<String>, accepted_at: u64, deadline: u64) -> latest::Progress {
     latest::Progress {
-        state: State::Queued { due: notification.accepted_at },
-        chain: notification.chain.clone(),
+        state: State::Queued { due: accepted_at },
+        chain,
         position: 0,
         attempts_here: 0,
         attempts_all: 0,
@@ -192,8 +240,19 @@ pub(super) fn remove(tree: &Tree, key: &[u8]) -> Applied<()> {
     tree.remove(key).map(drop).map_err(broken)
 }
 
+/// A value of the index, small: an integer takes as many bytes as it needs.
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(VALUE_BYTES);
+    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
+        .expect("rows hold only lengths, integers, strings and options, which always encode");
+    bytes
+}
+
+/// Reads one; it may be the beginning of another one.
 pub(super) fn read<T: DeserializeOwned>(value: &[u8]) -> Applied<T> {
-    decode(value).map_err(|error| StoreError::Stopped(format!("a row of the index: {error}")))
+    let decoded = bincode::serde::decode_from_slice(value, bincode::config::standard());
+    let failed = |error| StoreError::Stopped(format!("a row of the index: {error}"));
+    decoded.map(|(value, _)| value).map_err(failed)
 }
 
 /// The id that a value or a part of a key is.

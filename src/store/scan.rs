@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::OpenError;
-use super::codec::{Frame, MAGIC, location};
-use super::journal::{OFFSET_MAX, Written};
+use super::entry::Scanned;
+use super::frame::{Frame, MAGIC, location};
+use super::journal::OFFSET_MAX;
 use super::recover::{Damage, relative};
 use super::segment::{SEGMENT_HEADER_BYTES, sync_folder};
 use crate::migrations::{self, DecodeError};
@@ -32,7 +33,7 @@ impl<'a> Scan<'a> {
         &mut self,
         folder: Option<&Path>,
         damage: &mut Vec<Damage>,
-        visit: &mut impl FnMut(Written) -> Result<(), OpenError>,
+        visit: &mut impl FnMut(Scanned) -> Result<(), OpenError>,
     ) -> Result<u64, OpenError> {
         self.synced = self.synced.max(self.synced_by_frames());
         let mut at = SEGMENT_HEADER_BYTES.min(self.bytes.len());
@@ -60,12 +61,12 @@ impl<'a> Scan<'a> {
             self.sequence = frame.sequence;
             self.knows_sequence = true;
             match self.decode(found, &frame) {
-                Ok(written) => {
+                Ok(scanned) => {
                     if !frame.content_is_sound() {
                         let why = "the content does not match its checksum";
                         self.set_aside(folder, end - frame.content.len(), end, why, damage)?;
                     }
-                    visit(written)?;
+                    visit(scanned)?;
                 }
                 Err(DecodeError::Newer(schema)) => return Err(OpenError::Newer { schema }),
                 Err(error) => self.set_aside(folder, found, end, &error.to_string(), damage)?,
@@ -99,12 +100,12 @@ impl<'a> Scan<'a> {
         None
     }
 
-    fn decode(&self, at: usize, frame: &Frame<'_>) -> Result<Written, DecodeError> {
+    fn decode(&self, at: usize, frame: &Frame<'_>) -> Result<Scanned, DecodeError> {
         let record = migrations::record(frame.schema, frame.record)?;
         let content_bytes = frame.content.len();
         let location =
             location(self.segment, at as u64, frame.bytes() - content_bytes, content_bytes);
-        Ok(Written { sequence: frame.sequence, record, location })
+        Ok(Scanned { sequence: frame.sequence, record, location })
     }
 
     /// Keeps unreadable bytes under `aside/`, by segment and offset.

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::journal::{Location, Written};
+use super::entry::Scanned;
+use super::journal::Location;
 use super::rows::{LiveJob, ended_at, fresh};
 use crate::migrations::latest::{Id, Notification, Progress, Record, Trace};
 
@@ -81,13 +82,14 @@ impl Remembered<'_> {
 
 impl Seen {
     /// Takes the next record of the journal.
-    pub(super) fn take(&mut self, written: Written) {
-        let Written { sequence, record, location } = written;
+    pub(super) fn take(&mut self, scanned: Scanned) {
+        let Scanned { sequence, record, location } = scanned;
         match record {
             Record::Accepted(accepted) => {
                 let notification = &accepted.notification;
                 for (job, _) in &notification.jobs {
-                    let progress = fresh(notification, accepted.deadline);
+                    let (chain, at) = (notification.chain.clone(), notification.accepted_at);
+                    let progress = fresh(chain, at, accepted.deadline);
                     self.stands(*job, Stand::new(sequence, progress));
                 }
                 self.keep(notification, accepted.key.is_some(), location);

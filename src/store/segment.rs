@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::codec::array;
+use super::frame::array;
 use crate::migrations::SCHEMA;
 
 /// The length of a segment's header.

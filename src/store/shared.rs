@@ -1,39 +1,26 @@
 //! What the store's threads share.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{ErrorKind, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::Options;
-use super::codec::{Encoded, content_of};
+use super::entry::{Entry, Written};
+use super::frame::Encoded;
+use super::frames::Frames;
 use super::index::Index;
-use super::journal::{Append, Listener, Location, Written};
+use super::journal::{Append, Listener, Location};
 use super::make::let_go;
 use super::progress::Progress;
 use super::reserve::Reserve;
 use super::rows::LiveJob;
-use super::segment::segment_path;
-use crate::migrations::{
-    self,
-    latest::{Content, Id, Record},
-};
+use crate::migrations::latest::Id;
 use crate::queue::store::StoreError;
-
-/// So many segments are kept open for reading.
-const FILES_MAX: usize = 8;
-
-/// With so many records before a batch that the index has not applied, the journal waits for it.
-const RECORDS_BEHIND_MAX: u64 = 4096;
 
 /// See the module.
 pub(super) struct Shared {
@@ -51,7 +38,7 @@ pub(super) struct Shared {
     requests: Mutex<Option<Sender<Append>>>,
     /// Where the content of each notification with a queued or dead job lies.
     contents: Mutex<BTreeMap<Id, Location>>,
-    files: Mutex<HashMap<u64, Arc<File>>>,
+    pub(super) frames: Frames,
     sizes: Mutex<BTreeMap<u64, u64>>,
     index: Mutex<Option<Arc<Index>>>,
     /// What was alive when the store was opened without an index, until it is asked for.
@@ -117,7 +104,7 @@ impl Shared {
             reserve,
             requests: Mutex::new(Some(requests)),
             contents: Mutex::new(contents),
-            files: Mutex::default(),
+            frames: Frames::new(options.folder.join("journal")),
             sizes: Mutex::new(segments.into_iter().collect()),
             index: Mutex::new(index),
             alive_at_open: Mutex::new(alive),
@@ -135,7 +122,7 @@ impl Shared {
     /// Hands records to the journal's thread; the answer comes when they are on stable storage.
     pub(super) fn append(
         &self,
-        records: Vec<(Record, Encoded)>,
+        records: Vec<(Entry, Encoded)>,
         jobs_count: usize,
         leaves_reserve: bool,
     ) -> oneshot::Receiver<Result<(), StoreError>> {
@@ -179,60 +166,6 @@ impl Shared {
         lock(&self.contents).get(id).copied()
     }
 
-    /// A content; `None` when the location holds none.
-    ///
-    /// # Errors
-    /// [`StoreError::Unreadable`] when the bytes are damaged or gone, [`StoreError::Busy`] when
-    /// the disk does not give them just now.
-    pub(super) fn read_content(&self, location: &Location) -> Result<Option<Content>, StoreError> {
-        if location.content_bytes == 0 {
-            return Ok(None);
-        }
-        let path = segment_path(&self.journal, location.segment.into());
-        let place = || format!("{} at offset {}", path.display(), location.offset);
-        let failed = |error: std::io::Error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::UnexpectedEof => {
-                StoreError::Unreadable(format!("{}: {error}", place()))
-            }
-            _ => StoreError::Busy(format!("{}: {error}", place())),
-        };
-        let file = {
-            let mut files = lock(&self.files);
-            match files.get(&location.segment.into()) {
-                Some(file) => file.clone(),
-                None => {
-                    let file = File::open(&path).map_err(failed)?;
-                    if files.len() >= FILES_MAX {
-                        files.clear();
-                    }
-                    files.entry(location.segment.into()).or_insert(Arc::new(file)).clone()
-                }
-            }
-        };
-        let mut frame = vec![0; frame_bytes(location)];
-        file.read_exact_at(&mut frame, location.offset.into()).map_err(failed)?;
-        let unreadable = |why: &str| StoreError::Unreadable(format!("{}: {why}", place()));
-        let content = content_of(&frame, location.record_bytes as usize);
-        let (schema, bytes) =
-            content.ok_or_else(|| unreadable("the content does not match its checksum"))?;
-        let content = migrations::content(schema, bytes);
-        content.map(Some).map_err(|error| unreadable(&error.to_string()))
-    }
-
-    /// The same when the file is open and its bytes are in memory.
-    pub(super) fn content_at_hand(&self, location: &Location) -> Option<Content> {
-        if location.content_bytes == 0 {
-            return None;
-        }
-        let file = lock(&self.files).get(&location.segment.into())?.clone();
-        let mut frame = vec![0; frame_bytes(location)];
-        let mut to = [IoSliceMut::new(&mut frame)];
-        let offset = location.offset.into();
-        let count = preadv2(&file, &mut to, offset, ReadWriteFlags::NOWAIT).ok()?;
-        let (schema, bytes) = content_of(&frame[..count], location.record_bytes as usize)?;
-        migrations::content(schema, bytes).ok()
-    }
-
     /// Whether the volume has no room for new mail.
     pub(super) fn is_short(&self) -> bool {
         self.is_short.load(Ordering::Relaxed)
@@ -245,7 +178,22 @@ impl Shared {
     /// Nothing leads to this segment any more.
     pub(super) fn forget_segment(&self, segment: u64) {
         lock(&self.sizes).remove(&segment);
-        lock(&self.files).remove(&segment);
+        self.frames.forget_segment(segment);
+    }
+
+    /// These are on stable storage, and will be in the index.
+    pub(super) fn written(&self, batch: &[Written]) {
+        let mut contents = lock(&self.contents);
+        let mut sizes = lock(&self.sizes);
+        for Written { entry, location, .. } in batch {
+            *sizes.entry(location.segment.into()).or_default() += location.bytes();
+            if let Some(id) = entry.notification().filter(|_| 0 < location.content_bytes) {
+                contents.insert(*id, *location);
+            }
+        }
+        drop((contents, sizes));
+        let sequence = batch.last().map_or(0, |written| written.sequence);
+        self.committed.fetch_max(sequence, Ordering::AcqRel);
     }
 
     /// Lets readers use this index.
@@ -267,67 +215,18 @@ impl Shared {
     }
 }
 
-/// Tells the rest of the store what the journal's thread has done.
-pub(super) struct Follower {
-    shared: Arc<Shared>,
-    batches: SyncSender<Vec<Written>>,
-    on_commit: Box<dyn Fn(Duration, usize) + Send>,
-}
-
-impl Follower {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        batches: SyncSender<Vec<Written>>,
-        on_commit: Box<dyn Fn(Duration, usize) + Send>,
-    ) -> Self {
-        Self { shared, batches, on_commit }
-    }
-}
-
-impl Listener for Follower {
-    fn written(&mut self, batch: Vec<Written>) {
-        let mut contents = lock(&self.shared.contents);
-        let mut sizes = lock(&self.shared.sizes);
-        for Written { record, location, .. } in &batch {
-            *sizes.entry(location.segment.into()).or_default() += location.bytes();
-            let id = match record {
-                Record::Accepted(accepted) => accepted.notification.id,
-                Record::Carried(carried) => carried.notification.id,
-                Record::Updated(_) | Record::JobForgotten(_) | Record::KeyForgotten(_) => continue,
-            };
-            if location.content_bytes > 0 {
-                contents.insert(id, *location);
-            }
-        }
-        drop((contents, sizes));
-        let sequence = batch.last().map_or(0, |written| written.sequence);
-        self.shared.committed.fetch_max(sequence, Ordering::AcqRel);
-        // What the index has still to apply is in memory. An index that failed holds up nothing.
-        let before = batch.first().map_or(0, |written| written.sequence - 1);
-        let _ = self.shared.progress.wait(before.saturating_sub(RECORDS_BEHIND_MAX));
-        // The thread of the index ends only after this one.
-        let _ = self.batches.send(batch);
+impl Listener for Shared {
+    fn began(&self, segment: u64, bytes: u64) {
+        lock(&self.sizes).insert(segment, bytes);
     }
 
-    fn began(&mut self, segment: u64, bytes: u64) {
-        lock(&self.shared.sizes).insert(segment, bytes);
+    fn room_changed(&self, is_short: bool) {
+        self.is_short.store(is_short, Ordering::Relaxed);
     }
 
-    fn room_changed(&mut self, is_short: bool) {
-        self.shared.is_short.store(is_short, Ordering::Relaxed);
+    fn stopped(&self, why: &str) {
+        self.stopped.send_replace(Some(why.to_owned()));
     }
-
-    fn committed(&mut self, took: Duration, jobs_count: usize) {
-        (self.on_commit)(took, jobs_count);
-    }
-
-    fn stopped(&mut self, why: &str) {
-        self.shared.stopped.send_replace(Some(why.to_owned()));
-    }
-}
-
-fn frame_bytes(location: &Location) -> usize {
-    location.record_bytes as usize + location.content_bytes as usize
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

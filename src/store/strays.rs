@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::index::{Index, lock};
 use super::rows::{Applied, Row, broken, id, insert};
-use crate::migrations::latest::{self, Id};
+use crate::migrations::latest::Id;
 
 impl Index {
     /// The notification that a job belongs to which is remembered.
@@ -25,8 +25,8 @@ impl Index {
     }
 
     /// Notes the jobs that are not found by order once this notification is there.
-    pub(super) fn note_strays(&self, new: &latest::Notification) -> Applied<()> {
-        let jobs = || new.jobs.iter().map(|(job, _)| job);
+    pub(super) fn note_strays(&self, new: &Row) -> Applied<()> {
+        let jobs = || new.jobs.iter().map(|job| &job.id);
         let in_order = *lock(&self.id_max) < new.id && jobs().all(|job| new.id < *job);
         if !in_order {
             let next = self.rows.next_id(&new.id)?;
@@ -34,10 +34,10 @@ impl Index {
             for job in jobs().filter(|job| !stays(job)) {
                 insert(&self.strays, job, &new.id)?;
             }
-            let before = self.rows.at_or_before(&new.id)?.filter(|row| *row.id() != new.id);
+            let before = self.rows.at_or_before(&new.id)?.filter(|row| row.id != new.id);
             if let Some(row) = before {
                 for job in row.jobs.iter().filter(|job| new.id < job.id) {
-                    insert(&self.strays, &job.id, row.id())?;
+                    insert(&self.strays, &job.id, &row.id)?;
                 }
             }
         }
@@ -45,9 +45,9 @@ impl Index {
         Ok(())
     }
 
-    pub(super) fn see_ids(&self, notification: &latest::Notification) {
+    pub(super) fn see_ids(&self, row: &Row) {
         let mut max = lock(&self.id_max);
-        let ids = notification.jobs.iter().map(|(job, _)| *job);
-        *max = ids.chain([notification.id]).fold(*max, Id::max);
+        let ids = row.jobs.iter().map(|job| job.id);
+        *max = ids.chain([row.id]).fold(*max, Id::max);
     }
 }

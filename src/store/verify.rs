@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::journal::Written;
+use super::OpenError;
+use super::entry::Scanned;
 use super::notes;
+use super::notes::checksums;
 use super::recover::{Damage, look, relative};
 use super::segment::segment_path;
-use super::{OpenError, checksums};
 use crate::migrations::latest::Record;
 
 /// What is in a data folder.
@@ -80,10 +81,10 @@ impl Verified {
 /// # Errors
 /// When there is no store, or nothing of it can be read.
 pub fn verify(folder: &Path) -> Result<Verified, OpenError> {
-    let (records, found) = look(folder, |records: &mut BTreeMap<u64, Records>, written| {
-        let of_segment = records.entry(written.location.segment.into()).or_default();
+    let (records, found) = look(folder, |records: &mut BTreeMap<u64, Records>, scanned| {
+        let of_segment = records.entry(scanned.location.segment.into()).or_default();
         of_segment.count += 1;
-        of_segment.jobs_count += jobs_count(&written);
+        of_segment.jobs_count += jobs_count(&scanned);
     })?;
     let segment = |&(segment, bytes): &(u64, u64)| StoredFile {
         file: relative(&segment_path(folder, segment)),
@@ -98,8 +99,8 @@ pub fn verify(folder: &Path) -> Result<Verified, OpenError> {
     Ok(Verified { store, schema, files, index, damage, refusals })
 }
 
-fn jobs_count(written: &Written) -> u64 {
-    let jobs_count = match &written.record {
+fn jobs_count(scanned: &Scanned) -> u64 {
+    let jobs_count = match &scanned.record {
         Record::Accepted(accepted) => accepted.notification.jobs.len(),
         Record::Carried(carried) => carried.jobs.len(),
         Record::Updated(_) | Record::JobForgotten(_) | Record::KeyForgotten(_) => 0,

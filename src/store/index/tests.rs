@@ -15,7 +15,7 @@ fn id(number: u8) -> Id {
 fn written(sequence: u64, record: Record) -> Written {
     let (segment, offset, record_bytes, content_bytes) = (1, 0, 100, 10);
     let location = Location { segment, offset, record_bytes, content_bytes };
-    Written { sequence, record, location }
+    Written { sequence, entry: record.into(), location }
 }
 
 fn notification(ids: &[u8]) -> Notification {
@@ -32,7 +32,7 @@ fn notification(ids: &[u8]) -> Notification {
 }
 
 fn delivered(of: &Notification) -> Progress {
-    Progress { state: State::Delivered { at: 9 }, ..fresh(of, 99) }
+    Progress { state: State::Delivered { at: 9 }, ..fresh(of.chain.clone(), of.accepted_at, 99) }
 }
 
 proptest! {
@@ -60,7 +60,7 @@ proptest! {
         for notification in &all {
             for (job, _) in &notification.jobs {
                 let row = index.row_of_job(job).expect("read").expect("it is known");
-                prop_assert_eq!(*row.id(), notification.id);
+                prop_assert_eq!(row.id, notification.id);
             }
         }
         for notification in &all {

@@ -5,23 +5,21 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::migrations::latest::Notification;
 use crate::store::journal::Location;
 
 /// A row of a number that takes some bytes.
 fn row(number: u8, bytes_count: usize) -> Row {
-    let notification = Notification {
+    Row {
+        location: Location { segment: 1, offset: 0, record_bytes: 1, content_bytes: 0 },
         id: id(number),
-        subject: "s".repeat(bytes_count),
+        sequence: 1,
         accepted_at: 0,
-        expires_at: None,
-        chain: vec!["a".to_owned()],
-        warnings: Vec::new(),
-        jobs: Vec::new(),
+        deadline: 0,
+        chain: vec!["s".repeat(bytes_count)],
         trace: None,
-    };
-    let location = Location { segment: 1, offset: 0, record_bytes: 1, content_bytes: 0 };
-    Row { location, notification, key: None, jobs: Vec::new() }
+        key: None,
+        jobs: Vec::new(),
+    }
 }
 
 fn id(number: u8) -> Id {
@@ -71,8 +69,8 @@ proptest! {
                     model.insert(id(number), row(number, bytes));
                 }
                 Step::Change(number, bytes) => {
-                    let subject = "c".repeat(bytes);
-                    let change = |row: &mut Row| row.notification.subject.clone_from(&subject);
+                    let name = "c".repeat(bytes);
+                    let change = |row: &mut Row| row.chain[0].clone_from(&name);
                     let changed = table.change(&id(number), change).expect("a change");
                     prop_assert_eq!(changed, model.get_mut(&id(number)).map(change));
                 }
@@ -135,7 +133,7 @@ fn a_row_is_found_at_any_time_while_those_beside_it_come_go_and_grow() {
                 for id in stays().map(id) {
                     assert!(table.get(&id).expect("read").is_some(), "{id:?} was there all along");
                     let found = table.at_or_before(&id).expect("read").expect("it is there");
-                    assert_eq!(*found.id(), id);
+                    assert_eq!(found.id, id);
                     looks_count += 1;
                 }
             }
@@ -149,8 +147,8 @@ fn a_row_is_found_at_any_time_while_those_beside_it_come_go_and_grow() {
             } else {
                 table.remove(&id(number));
             }
-            let subject = "g".repeat(lots.usize(0..2_000));
-            let grow = |row: &mut Row| row.notification.subject.clone_from(&subject);
+            let name = "g".repeat(lots.usize(0..2_000));
+            let grow = |row: &mut Row| row.chain[0].clone_from(&name);
             table.change(&id(number - 1), grow).expect("a change");
             table.write_out(Some(lots.usize(1..4))).expect("written");
         }

@@ -15,7 +15,6 @@ use breakglass_mailer::core::route::{Catalog, Cluster, Escalation};
 use breakglass_mailer::core::time::Time;
 use breakglass_mailer::delivery::{Delivery, Gates, Retention, Running};
 use breakglass_mailer::metrics::Metrics;
-use breakglass_mailer::queue::store::Store;
 use breakglass_mailer::queue::{DeadFilter, Ids, Queue};
 use breakglass_mailer::registry::Registry;
 use breakglass_mailer::tracer::Tracer;
