@@ -17,7 +17,7 @@ pub fn text(bytes: usize) -> String {
 }
 
 /// A notification with one recipient, as the queue would have it stored.
-pub fn accept(provider: &str, body: &str) -> Change {
+pub fn accept(provider: &str, recipient: &str, body: &str) -> Change {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = Time(since.as_millis().try_into().unwrap_or(u64::MAX));
     let subject = "Breakglass request on prod-1".to_owned();
@@ -28,10 +28,7 @@ pub fn accept(provider: &str, body: &str) -> Change {
         expires_at: None,
         chain: Arc::new([ProviderName::new(provider).expect("a name")]),
         warnings: Vec::new(),
-        jobs: vec![(
-            JobId(Uuid::now_v7()),
-            Address::parse("oncall@example.com").expect("an address"),
-        )],
+        jobs: vec![(JobId(Uuid::now_v7()), Address::parse(recipient).expect("an address"))],
         trace: None,
     };
     let content = Content { subject, html: None, text: Some(body.to_owned()), reply_to: None };

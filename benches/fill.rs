@@ -1,5 +1,6 @@
 //! `bench-fill FOLDER JOBS PROVIDERS BYTES`: a data folder with so many waiting jobs of the providers
-//! `p0`, `p1` and so on, in turn, each of a notification of its own with a text of so many bytes.
+//! `p0`, `p1` and so on, in turn, each of a notification of its own with a text of so many bytes, to one
+//! of a thousand people.
 
 mod common;
 
@@ -24,7 +25,10 @@ async fn main() {
     let mut under_way = VecDeque::new();
     for begin in (0..jobs).step_by(TOGETHER) {
         let together = begin..jobs.min(begin + TOGETHER);
-        let changes = together.map(|job| accept(&format!("p{}", job % providers), &body));
+        let changes = together.map(|job| {
+            let recipient = format!("approver-{}@example.com", job % 1000);
+            accept(&format!("p{}", job % providers), &recipient, &body)
+        });
         under_way.push_back(store.commit(changes.collect()));
         if UNDER_WAY <= under_way.len()
             && let Some(oldest) = under_way.pop_front()

@@ -52,7 +52,7 @@ async fn main() {
             let (store, _) = DiskStore::open(Options::new(folder)).expect("open the store");
             let body = text(bytes);
             let commit = move || {
-                let committed = store.commit(vec![accept("bench", &body)]);
+                let committed = store.commit(vec![accept("bench", "oncall@example.com", &body)]);
                 async { committed.await.expect("commit") }
             };
             many(callers, seconds, commit).await

@@ -69,7 +69,7 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
-    /// Tells of each job that is queued or dead, in any order.
+    /// Tells of each job that is queued or dead, in any order. `each` may read from the store.
     ///
     /// # Errors
     /// When the index cannot be read.

@@ -10,12 +10,13 @@
 //! be gone, and the next start may find it. Whoever waits learns of it from the end of the process.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SendError, SyncSender};
 use std::time::{Duration, Instant};
 
+use rustix::io::{Errno, pwritev};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -32,6 +33,9 @@ pub(super) const RESERVE_BYTES: u64 = 4 << 20;
 const SEGMENT_BYTES_LIMIT: u64 = OFFSET_MAX / 2;
 /// A batch is written at once when it has grown to this.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// The kernel takes no more slices at once (`IOV_MAX`).
+const SLICES_MAX: usize = 1024;
 
 /// No frame begins behind so many bytes of a segment, so that a [`Location`] is small: a million of
 /// them may have to be in memory.
@@ -123,12 +127,11 @@ impl Writer {
         reserve: Arc<Reserve>,
     ) -> io::Result<Self> {
         let path = segment_path(folder, end.segment);
-        let mut file = OpenOptions::new().write(true).open(path)?;
+        let file = OpenOptions::new().write(true).open(path)?;
         if file.metadata()?.len() != end.bytes {
             file.set_len(end.bytes)?;
             file.sync_all()?;
         }
-        file.seek(SeekFrom::End(0))?;
         let folder = folder.to_owned();
         let (is_short, stopped, unanswered) = (false, None, Vec::new());
         Ok(Self {
@@ -255,7 +258,7 @@ impl Writer {
         }
         let frames = batch.iter().flat_map(|append| &append.records);
         let mut frames: Vec<_> = frames.map(|(_, it)| IoSlice::new(it.frame())).collect();
-        if let Err(error) = write_all(&self.file, &mut frames) {
+        if let Err(error) = write_all_at(&self.file, &mut frames, self.end.bytes) {
             return Err(self.undo(&error));
         }
         if let Err(error) = sync_data(&self.file) {
@@ -267,11 +270,7 @@ impl Writer {
 
     /// After a failed write the file is cut back to what was acknowledged.
     fn undo(&mut self, error: &io::Error) -> Failure {
-        let cut = self
-            .file
-            .set_len(self.end.bytes)
-            .and_then(|()| self.file.seek(SeekFrom::End(0)))
-            .and_then(|_| self.file.sync_all());
+        let cut = self.file.set_len(self.end.bytes).and_then(|()| self.file.sync_all());
         match cut {
             Ok(()) if is_no_space(error) => Failure::Refused(StoreError::NoSpace),
             Ok(()) => {
@@ -333,13 +332,16 @@ fn append_bytes(append: &Append) -> usize {
     append.records.iter().map(|(_, encoded)| encoded.frame().len()).sum()
 }
 
-fn write_all(mut file: &File, mut bytes: &mut [IoSlice<'_>]) -> io::Result<()> {
+fn write_all_at(file: &File, mut bytes: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
-        match file.write_vectored(bytes) {
+        match pwritev(file, &bytes[..bytes.len().min(SLICES_MAX)], at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => IoSlice::advance_slices(&mut bytes, count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(count) => {
+                at += count as u64;
+                IoSlice::advance_slices(&mut bytes, count);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -350,7 +352,6 @@ pub(super) fn is_no_space(error: &io::Error) -> bool {
 }
 
 fn is_out_of_files(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 

@@ -73,9 +73,9 @@ async fn killed_at_any_step_of_the_journal_it_loses_nothing_and_repeats_only_an_
     // The first write and sync are those of the acceptance, the second those of its delivery. What
     // was written outlives a kill.
     let table = [
-        ("writev", 1, "not written", (1, false)),
+        ("pwritev", 1, "not written", (1, false)),
         ("fdatasync", 1, "written, not synced", (1, true)),
-        ("writev", 2, "answered by the peer, not recorded", (2, true)),
+        ("pwritev", 2, "answered by the peer, not recorded", (2, true)),
         ("fdatasync", 2, "recorded, not synced", (1, true)),
     ];
     for (call, nth, point, expected) in table {
@@ -276,7 +276,7 @@ async fn killed_while_it_frees_a_segment_it_keeps_what_was_in_it_and_frees_it_la
         ("rename", Path::new("identity.new"), 1, "what is alive was carried"),
         ("unlink", first, 1, "the journal is noted to begin later"),
         ("fsync", Path::new("journal"), 1, "the file is gone, its name not yet for good"),
-        ("writev", current, 8, "while the last ones are taken out"),
+        ("pwritev", current, 8, "while the last ones are taken out"),
         (
             "fdatasync",
             current,

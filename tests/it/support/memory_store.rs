@@ -76,9 +76,8 @@ impl Store for MemoryStore {
     }
 
     fn live(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
-        let kept = self.kept();
-        let jobs = kept.jobs.values().map(|(job, _)| job);
-        jobs.filter(|job| !job.progress.has_ended()).cloned().for_each(each);
+        let jobs: Vec<Job> = self.kept().jobs.values().map(|(job, _)| job.clone()).collect();
+        jobs.into_iter().filter(|job| !job.progress.has_ended()).for_each(each);
         Ok(())
     }
 

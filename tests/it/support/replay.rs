@@ -121,12 +121,13 @@ impl<'a> Replay<'a> {
                     Err(_) => drop(self.disk.add(folder, &name, Node::file())?),
                 }
             }
-            "write" | "writev" | "pwrite64" => {
+            "write" | "pwrite64" | "pwritev" => {
                 let id = self.disk.at(&self.below(target))?;
                 let mut bytes = call.strings().0.concat();
                 bytes.truncate(size(result));
-                if call.name == "pwrite64" {
-                    return self.disk.write(id, size(call.numbers()[1]), &bytes);
+                if let "pwrite64" | "pwritev" = &*call.name {
+                    let offset = call.numbers().pop().expect("the last argument");
+                    return self.disk.write(id, size(offset), &bytes);
                 }
                 let descriptor = descriptor.expect("a descriptor");
                 let position = self.positions.get_mut(&descriptor).expect("it is open");
