@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::{Hold, Standing};
+use super::state::{Hold, Home, Standing};
 use super::store::{Change, StoreError};
 use super::{Claim, Phase, Queue};
 use crate::core::job::{JobId, JobState};
@@ -68,10 +68,11 @@ impl Queue {
         let capacity = capacity(home);
         let is_full = {
             let mut state = self.lock();
-            let at_home = state.homes.entry(home.clone()).or_default();
-            let has_place = at_home.jobs.contains_key(&id);
-            let is_full = !has_place && capacity <= at_home.depth();
+            let at_home = state.homes.get(home);
+            let has_place = at_home.is_some_and(|home| home.jobs.contains_key(&id));
+            let is_full = !has_place && capacity <= at_home.map_or(0, Home::depth);
             if !has_place && !is_full {
+                let at_home = state.homes.entry(home.clone()).or_default();
                 at_home.jobs.insert(id, Standing::of(&after));
                 claim.place = Some(home.clone());
             }

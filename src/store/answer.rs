@@ -8,7 +8,8 @@ use super::entry::Written;
 use super::journal::Durable;
 use super::shared::Shared;
 
-/// With so many records before a batch that the index has not applied, the journal waits for it.
+/// With so many records before a batch that the index has not applied, this thread waits for it, and
+/// the journal for this thread.
 const RECORDS_BEHIND_MAX: u64 = 4096;
 
 /// Answers until the journal's thread ends. `on_commit` is told how long each write and sync took, and
@@ -30,7 +31,7 @@ pub(super) fn run(
         // Before anybody is answered: then it can be read.
         shared.written(&written);
         for done in waiting {
-            let _ = done.send(Ok(()));
+            done.answer(Ok(()));
         }
         // What the index has still to apply is in memory. An index that failed holds up nothing.
         let before = written.first().map_or(0, |written| written.sequence - 1);

@@ -112,8 +112,10 @@ impl Index {
         }
         let key = key.filter(|_| !replay.forgotten_keys.contains(&id));
         let latest::Notification { accepted_at, chain, trace, .. } = notification;
-        // No job of it is as it was accepted.
-        let deadline = accepted_at;
+        // What is carried says of each job where it stands; only one that was known before may still
+        // be as it was accepted.
+        let (sequence, deadline) =
+            known.map_or((sequence, accepted_at), |row| (row.sequence, row.deadline));
         let mut row =
             Row { location, id, sequence, accepted_at, deadline, chain, trace, key, jobs };
         let is_released = 0 < location.content_bytes && !row.needs_content();

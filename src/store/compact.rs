@@ -24,7 +24,8 @@ use super::rows::{JobRow, Row};
 use super::scan::Scan;
 use super::segment::{segment_path, sync_folder};
 use super::shared::Shared;
-use crate::migrations::latest::{self, Record};
+use crate::migrations::latest::Record;
+use crate::migrations::{self, latest};
 use crate::queue::store::StoreError;
 
 /// With so many files less garbage is worth collecting.
@@ -77,8 +78,8 @@ fn candidate(shared: &Shared) -> Option<u64> {
 }
 
 fn free(shared: &Arc<Shared>, segment: u64) -> Result<(), StoreError> {
-    // The segment is not written any more, so what it holds is in the index from now on.
-    let mut ids = in_segment(shared, &*shared.index_now()?, segment)?;
+    // The segment is not written any more, so all that it holds is in the index from now on.
+    let mut ids = in_segment(shared, &*shared.index_of_old()?, segment)?;
     while !ids.is_empty() {
         let as_of = shared.progress.applied();
         let mut records: Vec<(Entry, Encoded)> = Vec::new();
@@ -203,10 +204,15 @@ fn carry(
     let jobs = row.jobs.iter().map(carried).collect::<Result<_, StoreError>>()?;
     let needed = row.needs_content().then(|| shared.frames.content(&row.location));
     let content = match needed.transpose() {
-        Ok(content) => content.flatten(),
+        Ok(read) => match read.flatten().map(|(schema, bytes)| migrations::content(schema, &bytes))
+        {
+            None => None,
+            Some(Ok(content)) => Some(content),
+            Some(Err(error)) => return Err(StoreError::Unreadable(error.to_string())),
+        },
         Err(StoreError::Unreadable(what)) => {
-            // It was set aside when the store was opened. Its jobs end as dead letters when they
-            // are tried; the rest of them is kept.
+            // Set aside when the store was opened, if it was damaged then. Its jobs end as dead
+            // letters when they are tried; the rest of them is kept.
             tracing::error!(what, "a content cannot be carried forward");
             None
         }
@@ -215,7 +221,10 @@ fn carry(
     let notification = match shared.frames.notification(&row.location) {
         Ok(notification) => notification,
         Err(StoreError::Unreadable(what)) => {
-            tracing::error!(what, "the subject of a notification cannot be carried forward");
+            tracing::error!(
+                what,
+                "the subject, warnings and end of life of a notification cannot be carried forward"
+            );
             row.notification()
         }
         Err(error) => return Err(error),

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{ErrorKind, IoSliceMut};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::io::{ReadWriteFlags, preadv2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::frame::{content_of, record_of};
 use super::journal::Location;
@@ -29,7 +29,7 @@ impl Frames {
         Self { folder, files: Mutex::default() }
     }
 
-    /// A content; `None` when the location holds none.
+    /// The bytes of a content and their schema; `None` when the location holds none.
     ///
     /// # Errors
     /// [`StoreError::Unreadable`] when the bytes are damaged or gone, [`StoreError::Busy`] when
@@ -37,19 +37,23 @@ impl Frames {
     pub(super) fn content(
         &self,
         location: &Location,
-    ) -> Result<Option<latest::Content>, StoreError> {
+    ) -> Result<Option<(u16, Vec<u8>)>, StoreError> {
         if location.content_bytes == 0 {
             return Ok(None);
         }
-        let frame = self.read(location, location.bytes())?;
+        let frame = self.read(location, location.bytes()).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::UnexpectedEof => {
+                self.unreadable(location, &error.to_string())
+            }
+            _ => StoreError::Busy(format!("{}: {error}", self.place(location))),
+        })?;
         let content = content_of(&frame, location.record_bytes as usize);
         let (schema, bytes) = content
             .ok_or_else(|| self.unreadable(location, "the content does not match its checksum"))?;
-        let content = migrations::content(schema, bytes);
-        content.map(Some).map_err(|error| self.unreadable(location, &error.to_string()))
+        Ok(Some((schema, bytes.to_owned())))
     }
 
-    /// The same when the file is open and its bytes are in memory.
+    /// The content, when the file is open and its bytes are in memory.
     pub(super) fn content_at_hand(&self, location: &Location) -> Option<latest::Content> {
         if location.content_bytes == 0 {
             return None;
@@ -66,12 +70,20 @@ impl Frames {
     /// The notification that the record of a row holds.
     ///
     /// # Errors
-    /// Like [`content`](Self::content).
+    /// [`StoreError::Unreadable`] when the bytes are damaged or gone or the disk cannot read them,
+    /// [`StoreError::Busy`] when there is no way to them just now.
     pub(super) fn notification(
         &self,
         location: &Location,
     ) -> Result<latest::Notification, StoreError> {
-        let frame = self.read(location, location.record_bytes.into())?;
+        let frame = self.read(location, location.record_bytes.into()).map_err(|error| {
+            match (error.kind(), Errno::from_io_error(&error)) {
+                (ErrorKind::NotFound | ErrorKind::UnexpectedEof, _) | (_, Some(Errno::IO)) => {
+                    self.unreadable(location, &error.to_string())
+                }
+                _ => StoreError::Busy(format!("{}: {error}", self.place(location))),
+            }
+        })?;
         let (schema, record) = record_of(&frame)
             .ok_or_else(|| self.unreadable(location, "the record does not match its checksum"))?;
         let record = migrations::record(schema, record)
@@ -92,19 +104,13 @@ impl Frames {
         self.files().retain(|open, _| u64::from(*open) != segment);
     }
 
-    fn read(&self, location: &Location, count: u64) -> Result<Vec<u8>, StoreError> {
-        let failed = |error: std::io::Error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::UnexpectedEof => {
-                self.unreadable(location, &error.to_string())
-            }
-            _ => StoreError::Busy(format!("{}: {error}", self.place(location))),
-        };
+    fn read(&self, location: &Location, count: u64) -> io::Result<Vec<u8>> {
         let file = {
             let mut files = self.files();
             match files.get(&location.segment) {
                 Some(file) => file.clone(),
                 None => {
-                    let file = File::open(self.path(location)).map_err(failed)?;
+                    let file = File::open(self.path(location))?;
                     if files.len() >= FILES_MAX {
                         files.clear();
                     }
@@ -112,10 +118,9 @@ impl Frames {
                 }
             }
         };
-        let count = usize::try_from(count)
-            .map_err(|_| self.unreadable(location, "the frame is too long"))?;
+        let count = usize::try_from(count).map_err(io::Error::other)?;
         let mut bytes = vec![0; count];
-        file.read_exact_at(&mut bytes, location.offset.into()).map_err(failed)?;
+        file.read_exact_at(&mut bytes, location.offset.into())?;
         Ok(bytes)
     }
 

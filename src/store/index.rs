@@ -164,8 +164,8 @@ impl Index {
             self.ends(at, id)?;
         }
         let notification = row.id;
-        // Let go of it first, so that it is changed in place.
-        drop(row);
+        // Let go of it, so that it is changed in place.
+        self.rows.bring(row);
         let change = |row: &mut Row| {
             let job = row.job_mut(&id)?;
             let earlier = job.change.take().and_then(|change| change.last_attempt);
@@ -194,7 +194,7 @@ impl Index {
             return Ok(None);
         };
         let notification = row.id;
-        drop(row);
+        self.rows.bring(row);
         let take = |row: &mut Row| {
             let place = row.jobs.iter().position(|job| job.id == id)?;
             Some(row.jobs.remove(place))

@@ -13,7 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SendError, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, pwritev};
@@ -65,7 +65,32 @@ pub(super) struct Append {
     /// Whether it brings contents in; such commits leave a reserve.
     pub(super) leaves_reserve: bool,
     pub(super) jobs_count: usize,
-    pub(super) done: oneshot::Sender<Result<(), StoreError>>,
+    pub(super) done: Waiting,
+}
+
+/// Whoever waits for a commit. Dropped, it is never told anything: what may or may not be on the disk
+/// is not answered, whatever ends first.
+pub(super) struct Waiting(Option<oneshot::Sender<Result<(), StoreError>>>);
+
+impl Waiting {
+    pub(super) fn new() -> (Self, oneshot::Receiver<Result<(), StoreError>>) {
+        let (done, answer) = oneshot::channel();
+        (Self(Some(done)), answer)
+    }
+
+    pub(super) fn answer(mut self, answer: Result<(), StoreError>) {
+        if let Some(done) = self.0.take() {
+            // Whoever waited may be gone.
+            let _ = done.send(answer);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // A sender that is dropped tells that there will be no answer.
+        std::mem::forget(self.0.take());
+    }
 }
 
 /// Where the journal ends.
@@ -78,8 +103,8 @@ pub(super) struct End {
 
 /// What the writer tells the rest of the store, always from its own thread.
 pub(super) trait Listener {
-    /// A segment was begun, and is so long.
-    fn began(&self, segment: u64, bytes: u64);
+    /// A segment was begun behind the record of this number, and is so long.
+    fn began(&self, segment: u64, bytes: u64, sequence: u64);
     /// The volume has no room for new mail, or has it again.
     fn room_changed(&self, is_short: bool);
     /// The journal stopped for good.
@@ -105,8 +130,6 @@ pub(super) struct Writer {
     is_short: bool,
     stopped: Option<String>,
     reserve: Arc<Reserve>,
-    /// Commits of which nobody knows whether they are on the disk.
-    unanswered: Vec<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 /// Why a batch was not written.
@@ -133,18 +156,9 @@ impl Writer {
             file.sync_all()?;
         }
         let folder = folder.to_owned();
-        let (is_short, stopped, unanswered) = (false, None, Vec::new());
-        Ok(Self {
-            folder,
-            store,
-            segment_bytes_max,
-            file,
-            end,
-            is_short,
-            stopped,
-            reserve,
-            unanswered,
-        })
+        let (is_short, stopped) = (false, None);
+        let segment_bytes_max = segment_bytes_max.min(SEGMENT_BYTES_LIMIT);
+        Ok(Self { folder, store, segment_bytes_max, file, end, is_short, stopped, reserve })
     }
 
     /// Writes until all senders are gone; answers where the journal ends. What is on stable storage
@@ -166,8 +180,6 @@ impl Writer {
             }
             self.commit(batch, durable, listener);
         }
-        // Dropped, they would be answered.
-        std::mem::forget(self.unanswered);
         self.end
     }
 
@@ -186,7 +198,7 @@ impl Writer {
             batch.into_iter().partition(|append| !append.leaves_reserve)
         };
         for append in refused {
-            let _ = append.done.send(Err(StoreError::NoSpace));
+            append.done.answer(Err(StoreError::NoSpace));
         }
         if batch.is_empty() {
             return;
@@ -198,23 +210,19 @@ impl Writer {
         match written {
             Ok(places) => {
                 let sent = durable.send(Durable { batch, places, took: begin.elapsed() });
-                if let Err(SendError(Durable { batch, .. })) = sent {
-                    // The other thread ended by a panic, which stops the store.
-                    self.unanswered.extend(batch.into_iter().map(|append| append.done));
+                if sent.is_err() {
+                    self.stop("the thread that answers has ended", listener);
                 }
             }
             Err(Failure::Refused(error)) => {
                 for append in batch {
-                    let _ = append.done.send(Err(error.clone()));
+                    append.done.answer(Err(error.clone()));
                 }
                 if let StoreError::Stopped(why) = &error {
                     self.stop(why, listener);
                 }
             }
-            Err(Failure::Unknown(why)) => {
-                self.unanswered.extend(batch.into_iter().map(|append| append.done));
-                self.stop(&why, listener);
-            }
+            Err(Failure::Unknown(why)) => self.stop(&why, listener),
         }
     }
 
@@ -236,7 +244,7 @@ impl Writer {
         }
         if self.end.bytes >= self.segment_bytes_max {
             match self.begin_segment() {
-                Ok((segment, bytes)) => listener.began(segment, bytes),
+                Ok((segment, bytes)) => listener.began(segment, bytes, self.end.sequence),
                 Err(error) if is_no_space(&error) => {
                     return Err(Failure::Refused(StoreError::NoSpace));
                 }
@@ -309,7 +317,7 @@ impl Writer {
                 if self.end.bytes > SEGMENT_HEADER_BYTES as u64
                     && let Ok((segment, bytes)) = self.begin_segment()
                 {
-                    listener.began(segment, bytes);
+                    listener.began(segment, bytes, self.end.sequence);
                 }
             }
             (true, false) => {

@@ -7,13 +7,14 @@ use uuid::Uuid;
 use super::DiskStore;
 use super::entry::Entry;
 use super::frame::Encoded;
+use super::make::guarded;
 use super::rows::{Jobs, LiveJob};
 use crate::core::job::{Attempt, Job, JobId};
 use crate::core::notification::{Content, Notification, NotificationId};
 use crate::core::pace::Tally;
 use crate::core::provider::ProviderName;
 use crate::core::time::Time;
-use crate::migrations::latest;
+use crate::migrations::{self, latest};
 use crate::queue::store::{Change, Page, Store, StoreError};
 
 /// One call looks at no more jobs than this, however few its filter keeps.
@@ -46,7 +47,10 @@ impl Store for DiskStore {
             let live = row.jobs.iter().filter(|job| job.ended_at().is_none());
             live.for_each(|job| take(row.live(job)));
         }
-        index.rows.shed_pages()
+        if let Err(error) = guarded(|| index.rows.shed_pages()) {
+            tracing::warn!(error, "the index keeps more in memory than it has to");
+        }
+        Ok(())
     }
 
     fn content_at_hand(&self, id: NotificationId) -> Option<Content> {
@@ -63,7 +67,11 @@ impl Store for DiskStore {
                 return Err(StoreError::Unreadable(format!("the content of notification {id}")));
             };
             match self.shared.frames.content(&location) {
-                Ok(Some(content)) => return content.try_into().map_err(StoreError::Unreadable),
+                Ok(Some((schema, bytes))) => {
+                    let content = migrations::content(schema, &bytes)
+                        .map_err(|error| StoreError::Unreadable(error.to_string()))?;
+                    return content.try_into().map_err(StoreError::Unreadable);
+                }
                 // It may have been carried to another segment since it was looked up.
                 Err(error) if self.shared.content_location(key) == Some(location) => {
                     return Err(error);
@@ -80,9 +88,17 @@ impl Store for DiskStore {
             let Some(row) = index.row(id.0.as_bytes())? else { return Ok(None) };
             match self.shared.frames.notification(&row.location) {
                 Ok(found) => return found.try_into().map(Some).map_err(StoreError::Unreadable),
-                Err(error) if tried == Some(row.location) => return Err(error),
+                Err(StoreError::Unreadable(what)) if tried == Some(row.location) => {
+                    tracing::error!(
+                        what,
+                        "a notification is told of without its subject and warnings"
+                    );
+                    let known = row.notification();
+                    return known.try_into().map(Some).map_err(StoreError::Unreadable);
+                }
                 // It may have been carried to another segment since it was looked up.
-                Err(_) => tried = Some(row.location),
+                Err(StoreError::Unreadable(_)) => tried = Some(row.location),
+                Err(error) => return Err(error),
             }
         }
     }

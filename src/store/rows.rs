@@ -28,7 +28,7 @@ pub(super) struct Row {
     /// First, as [`Head`] has it.
     pub(super) location: Location,
     pub(super) id: Id,
-    /// The number of the record that brought it in.
+    /// The number of the record that brought it in; like `deadline`, of no use when all its jobs moved.
     pub(super) sequence: u64,
     pub(super) accepted_at: u64,
     /// Of its jobs, as long as they stand as they were accepted.

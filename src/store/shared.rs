@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
@@ -14,7 +14,7 @@ use super::entry::{Entry, Written};
 use super::frame::Encoded;
 use super::frames::Frames;
 use super::index::Index;
-use super::journal::{Append, Listener, Location};
+use super::journal::{Append, Listener, Location, Waiting};
 use super::make::let_go;
 use super::progress::Progress;
 use super::reserve::Reserve;
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     alive_at_open: Mutex<Option<Vec<LiveJob>>>,
     opened_at: u64,
     committed: AtomicU64,
+    /// The number of the last record before the segment that is being written.
+    begun_behind: AtomicU64,
 }
 
 /// What a store goes on with after it was opened.
@@ -110,6 +112,7 @@ impl Shared {
             alive_at_open: Mutex::new(alive),
             opened_at: sequence,
             committed: AtomicU64::new(sequence),
+            begun_behind: AtomicU64::new(sequence),
         }
     }
 
@@ -126,14 +129,18 @@ impl Shared {
         jobs_count: usize,
         leaves_reserve: bool,
     ) -> oneshot::Receiver<Result<(), StoreError>> {
-        let (done, answer) = oneshot::channel();
+        let (done, answer) = Waiting::new();
         if leaves_reserve && let Err(error) = self.progress.check() {
-            let _ = done.send(Err(error));
+            done.answer(Err(error));
             return answer;
         }
-        if let Some(requests) = &*lock(&self.requests) {
-            // An error drops `done`, and whoever waits for the answer learns it from that.
-            let _ = requests.send(Append { records, leaves_reserve, jobs_count, done });
+        let append = Append { records, leaves_reserve, jobs_count, done };
+        let unsent = match &*lock(&self.requests) {
+            Some(requests) => requests.send(append).err().map(|SendError(append)| append),
+            None => Some(append),
+        };
+        if let Some(Append { done, .. }) = unsent {
+            done.answer(Err(StoreError::Stopped("the journal has ended".to_owned())));
         }
         answer
     }
@@ -147,6 +154,13 @@ impl Shared {
     pub(super) fn index_now(&self) -> Result<Arc<Index>, StoreError> {
         self.progress.wait(self.committed())?;
         self.index().ok_or_else(|| StoreError::Stopped("the store is closed".to_owned()))
+    }
+
+    /// The index, as it is when everything in segments that are not written any more is applied.
+    pub(super) fn index_of_old(&self) -> Result<Arc<Index>, StoreError> {
+        // Some of it may be on the disk and not yet committed: it is being answered.
+        self.progress.wait(self.begun_behind.load(Ordering::Acquire))?;
+        self.index_now()
     }
 
     pub(super) fn index(&self) -> Option<Arc<Index>> {
@@ -216,7 +230,8 @@ impl Shared {
 }
 
 impl Listener for Shared {
-    fn began(&self, segment: u64, bytes: u64) {
+    fn began(&self, segment: u64, bytes: u64, sequence: u64) {
+        self.begun_behind.fetch_max(sequence, Ordering::AcqRel);
         lock(&self.sizes).insert(segment, bytes);
     }
 

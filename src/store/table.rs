@@ -22,9 +22,9 @@ use crate::migrations::latest::Id;
 use crate::queue::store::StoreError;
 
 /// A block larger than this is divided.
-const BLOCK_BYTES_MAX: usize = 8 << 10;
+const BLOCK_BYTES_MAX: usize = 3 << 10;
 /// What the parts of a divided block have, about.
-const BLOCK_BYTES: usize = 6 << 10;
+const BLOCK_BYTES: usize = 2 << 10;
 /// Rows and their jobs that are in memory before they are written out; some 8 MiB.
 const WEIGHT_MAX: usize = 1 << 14;
 
@@ -65,9 +65,10 @@ impl Table {
             self.recent().rows.range(..=*id).next_back().map(|(id, row)| (*id, row.clone()));
         let written = self.written_at_or_before(id)?;
         match (recent, written) {
-            (Some((at, row)), written) if written.is_none_or(|id| id <= at) => Ok(row),
-            (_, Some(id)) => self.get(&id),
-            (_, None) => Ok(None),
+            (Some((at, row)), written) if written.as_ref().is_none_or(|row| row.id <= at) => {
+                Ok(row)
+            }
+            (_, written) => Ok(written.map(Arc::new)),
         }
     }
 
@@ -76,17 +77,16 @@ impl Table {
         self.recent().rows.range(..=*id).next_back()?.1.clone()
     }
 
-    fn written_at_or_before(&self, id: &Id) -> Applied<Option<Id>> {
+    fn written_at_or_before(&self, id: &Id) -> Applied<Option<Row>> {
         let Some((_, block)) = self.block_of(id)? else { return Ok(None) };
         let mut last = None;
         for bytes in rows_in(&block)? {
-            let head: Head = read(bytes)?;
-            if head.id > *id {
+            if read::<Head>(bytes)?.id > *id {
                 break;
             }
-            last = Some(head.id);
+            last = Some(bytes);
         }
-        Ok(last)
+        last.map(read).transpose()
     }
 
     /// The first id behind `id` that a row has, or had a moment ago.
@@ -159,6 +159,13 @@ impl Table {
             recent.weight += weight;
         } else {
             recent.rows.insert(id, row);
+        }
+    }
+
+    /// Takes a row that was just read into memory, where it is found when it is changed.
+    pub(super) fn bring(&self, row: Arc<Row>) {
+        if !self.recent().rows.contains_key(&row.id) {
+            self.set(row.id, Some(row));
         }
     }
 

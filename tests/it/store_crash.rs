@@ -1,6 +1,7 @@
 //! The store at its hardest: changes that come while a segment is freed, and ends torn in a content.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use breakglass_mailer::core::job::{JobId, JobState};
@@ -9,7 +10,7 @@ use breakglass_mailer::core::time::Time;
 use breakglass_mailer::queue::store::{Change, Store, StoreError};
 use breakglass_mailer::store::DiskStore;
 
-use crate::store::{Disk, accept, update};
+use crate::store::{Disk, accept, content, update};
 use crate::support::{live_jobs, lots, nightly};
 
 /// The end of one job, as the store tells it.
@@ -168,6 +169,43 @@ async fn a_damaged_content_is_set_aside_and_its_job_is_kept() {
         disk.open().0
     };
     assert!(again.content(sound.id).is_ok());
+    assert_eq!(live_jobs(&*again).len(), 2);
+}
+
+#[tokio::test]
+async fn a_record_that_is_damaged_under_an_open_store_takes_no_job_with_it() {
+    let disk = Disk::new();
+    let (store, _) = disk.open();
+    let (damaged, change) = accept(1, 2);
+    store.commit(vec![change]).await.expect("a commit");
+    let segment = disk.path().join("journal/0000000001.seg");
+    let bytes = fs::read(&segment).expect("the journal");
+    let at = bytes.windows(9).position(|bytes| bytes == b"request 1").expect("its subject");
+    let file = fs::OpenOptions::new().write(true).open(&segment).expect("the journal");
+    file.write_all_at(b"R", at as u64).expect("a write");
+
+    let known = Notification { subject: String::new(), warnings: Vec::new(), ..damaged.clone() };
+    assert_eq!(store.notification(damaged.id).expect("a read"), Some(known.clone()));
+    assert_eq!(store.content(damaged.id).expect("it is sound"), content(1));
+    // It is carried forward like all others.
+    for number in 2.. {
+        let (notification, change) = accept(number, 1);
+        let (job, _) = notification.jobs[0];
+        let delivered = update(job, JobState::Delivered { at: Time(3_000) }, 1);
+        store.commit(vec![change]).await.expect("a commit");
+        store.commit(vec![delivered]).await.expect("a commit");
+        if !segment.exists() {
+            break;
+        }
+        assert!(number < 5_000, "its segment is not freed");
+    }
+    store.close().expect("a clean end");
+    drop(store);
+    fs::remove_file(disk.path().join("index.clean")).expect("it was closed");
+    let (again, opened) = disk.open();
+    assert_eq!(opened.damage, []);
+    assert_eq!(again.notification(damaged.id).expect("a read"), Some(known));
+    assert_eq!(again.content(damaged.id).expect("it is sound"), content(1));
     assert_eq!(live_jobs(&*again).len(), 2);
 }
 
