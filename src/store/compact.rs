@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot::error::TryRecvError;
-
 use super::entry::{Entry, Scanned};
 use super::frame::Encoded;
 use super::index::Index;
@@ -171,12 +169,8 @@ fn append(
 ) -> Result<(), StoreError> {
     let mut answer = shared.append(records, 0, leaves_reserve);
     loop {
-        match answer.try_recv() {
-            Ok(answer) => return answer,
-            Err(TryRecvError::Closed) => {
-                return Err(StoreError::Stopped("the journal has ended".to_owned()));
-            }
-            Err(TryRecvError::Empty) => {}
+        if let Ok(answer) = answer.try_recv() {
+            return answer;
         }
         // What a failed sync leaves in doubt is never answered.
         if let Some(why) = &*shared.stopped.borrow() {

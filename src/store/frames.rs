@@ -41,12 +41,8 @@ impl Frames {
         if location.content_bytes == 0 {
             return Ok(None);
         }
-        let frame = self.read(location, location.bytes()).map_err(|error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::UnexpectedEof => {
-                self.unreadable(location, &error.to_string())
-            }
-            _ => StoreError::Busy(format!("{}: {error}", self.place(location))),
-        })?;
+        let frame = self.read(location, location.bytes());
+        let frame = frame.map_err(|error| self.failed(location, &error))?;
         let content = content_of(&frame, location.record_bytes as usize);
         let (schema, bytes) = content
             .ok_or_else(|| self.unreadable(location, "the content does not match its checksum"))?;
@@ -76,13 +72,10 @@ impl Frames {
         &self,
         location: &Location,
     ) -> Result<latest::Notification, StoreError> {
-        let frame = self.read(location, location.record_bytes.into()).map_err(|error| {
-            match (error.kind(), Errno::from_io_error(&error)) {
-                (ErrorKind::NotFound | ErrorKind::UnexpectedEof, _) | (_, Some(Errno::IO)) => {
-                    self.unreadable(location, &error.to_string())
-                }
-                _ => StoreError::Busy(format!("{}: {error}", self.place(location))),
-            }
+        let frame = self.read(location, location.record_bytes.into());
+        let frame = frame.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::IO) => self.unreadable(location, &error.to_string()),
+            _ => self.failed(location, &error),
         })?;
         let (schema, record) = record_of(&frame)
             .ok_or_else(|| self.unreadable(location, "the record does not match its checksum"))?;
@@ -122,6 +115,15 @@ impl Frames {
         let mut bytes = vec![0; count];
         file.read_exact_at(&mut bytes, location.offset.into())?;
         Ok(bytes)
+    }
+
+    fn failed(&self, location: &Location, error: &io::Error) -> StoreError {
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::UnexpectedEof => {
+                self.unreadable(location, &error.to_string())
+            }
+            _ => StoreError::Busy(format!("{}: {error}", self.place(location))),
+        }
     }
 
     fn unreadable(&self, location: &Location, why: &str) -> StoreError {

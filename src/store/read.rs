@@ -26,8 +26,7 @@ impl Store for DiskStore {
         let jobs_count = changes.iter().map(jobs_in).sum();
         let records = changes.into_iter().map(encode).collect();
         let answer = self.shared.append(records, jobs_count, leaves_reserve);
-        let ended = || Err(StoreError::Stopped("the journal has ended".to_owned()));
-        answer.map(move |answer| answer.unwrap_or_else(|_| ended())).boxed()
+        answer.map(|answer| answer.expect("whoever waits is answered or never told")).boxed()
     }
 
     fn live(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
