@@ -216,8 +216,19 @@ impl Queue {
     /// # Errors
     /// When the store cannot be read.
     pub async fn job(&self, id: JobId) -> Result<Option<(Job, Vec<Attempt>)>, StoreError> {
-        let found = self.read(move |store| store.job(id)).await?;
-        Ok(found.map(|(job, attempts)| (self.as_it_counts(job), attempts)))
+        let mut seen_count = None;
+        loop {
+            let Some((job, attempts)) = self.read(move |store| store.job(id)).await? else {
+                return Ok(None);
+            };
+            let count = job.progress.attempts_all;
+            let job = self.as_it_counts(job);
+            // Where memory counts more, one ended since the store was read, which knows it by now.
+            if job.progress.attempts_all <= count || seen_count == Some(count) {
+                return Ok(Some((job, attempts)));
+            }
+            seen_count = Some(count);
+        }
     }
 
     /// How many messages each provider took since a time, as far as the history goes.

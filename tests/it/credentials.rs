@@ -85,8 +85,6 @@ async fn a_secret_or_key_that_goes_parks_the_mail_undialled_and_its_return_relea
     let home = Home::new(std::slice::from_ref(&good));
     let app = home.start().await;
     for (secret, reason, words) in table {
-        app.provider_is("main", |shown| shown["healthy"] == true).await;
-        let checks_count = server.seen().count(Verb::Noop);
         let id = app.notify(&mail()).await;
         app.jobs_are(&id, &["delivered"]).await;
 
@@ -101,14 +99,18 @@ async fn a_secret_or_key_that_goes_parks_the_mail_undialled_and_its_return_relea
             (&json!("False"), &json!("PasswordLoadFailed"))
         );
         assert!(ready["message"].to_string().contains(words), "{ready}");
-        let connections_count = server.seen().connections_count;
+        // A check may have been under way when the password went. One connection is kept.
+        let idle = server.wait_until(|seen| seen.open_count <= 1).await;
         let id = app.notify(&mail()).await;
         let parked = app.jobs_are(&id, &["dead"]).await;
         let attempt = &parked["jobs"][0]["attempts"][0];
-        assert_eq!((&attempt["stage"], &attempt["code"]), (&json!("prepare"), &Value::Null));
+        assert_eq!(
+            (&attempt["stage"], &attempt["code"]),
+            (&json!("prepare"), &Value::Null),
+            "{parked}"
+        );
         app.queue_has("main", "parked", 1).await;
-        assert_eq!(server.seen().connections_count, connections_count, "nobody was dialled");
-        assert_eq!(server.seen().count(Verb::Noop), checks_count);
+        assert_eq!(server.seen().connections_count, idle.connections_count, "nobody was dialled");
 
         home.providers(std::slice::from_ref(&good));
         app.jobs_are(&id, &["delivered"]).await;

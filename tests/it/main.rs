@@ -56,6 +56,7 @@ mod page;
 mod power;
 mod queue_model;
 mod queue_open;
+mod queue_read;
 mod reload;
 mod simulation;
 mod smtp;

@@ -157,7 +157,7 @@ async fn mail_parked_for_a_provider_that_rests_goes_out_when_it_is_back() {
     app.queue_has("main", "parked", 5).await;
     home.providers(&[main.clone().disabled()]);
     app.provider_is("main", |shown| shown["disabled"] == true).await;
-    server.listen().await;
+    server.listen();
     home.providers(&[main]);
     app.jobs_are(&id, &["delivered"]).await;
     assert_eq!(server.accepted().len(), 5);

@@ -104,7 +104,7 @@ impl Fault {
     /// What is under way goes on as it was.
     async fn end(&self, proxy: &mut KubeProxy) {
         if matches!(self, Self::Refused) {
-            proxy.listen().await;
+            proxy.listen();
         }
         proxy.show(Certificate::Good);
         proxy.follow(|_| Act::Pass);

@@ -84,10 +84,10 @@ async fn a_secret_counts_for_the_next_login_and_without_one_mail_is_parked_undia
             None => drop(kube.kubectl(&["delete", "secret", "smtp-secret"]).expect("deleted")),
         }
         is_missing(&kube, reason, words).await;
-        let connections_count = server.seen().connections_count;
+        let idle = server.wait_until(|seen| seen.open_count <= 1).await;
         parked.push(app.notify(&to_ada()).await);
         app.queue_has("login", "parked", parked.len()).await;
-        assert_eq!(server.seen().connections_count, connections_count, "{words}");
+        assert_eq!(server.seen().connections_count, idle.connections_count, "{words}");
         // Only the last one stays away: each change is one from a good password.
         if patch.is_some() {
             kube.apply(&secret(&json!({"password": "second horse"}))).expect("applied");

@@ -1,7 +1,7 @@
 //! What stands between a server and its API server, and does as the test says.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,12 +20,13 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::kube_api::Upstream;
+use super::port::Port;
 use super::smtp::{Certificate, PKI};
 
 /// What was asked.
@@ -83,7 +84,7 @@ struct State {
 
 /// See the module. Ends with all its connections when it is dropped.
 pub struct KubeProxy {
-    address: SocketAddr,
+    port: Port,
     state: Arc<State>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -99,8 +100,9 @@ impl KubeProxy {
             silences: watch::Sender::new(0),
             connections: Mutex::default(),
         });
-        let mut proxy = Self { address: ([127, 0, 0, 1], 0).into(), state, accepting: None };
-        proxy.listen().await;
+        let port = Port::take((Ipv4Addr::LOCALHOST, 0));
+        let mut proxy = Self { port, state, accepting: None };
+        proxy.listen();
         proxy
     }
 
@@ -110,7 +112,7 @@ impl KubeProxy {
     /// When the disk is at fault.
     pub fn kubeconfig(&self, folder: &Path) -> PathBuf {
         let cluster = json!({
-            "server": format!("https://localhost:{}", self.address.port()),
+            "server": format!("https://localhost:{}", self.port.address.port()),
             "certificate-authority-data": STANDARD.encode(&PKI.ca_pem),
         });
         let config = json!({
@@ -156,12 +158,8 @@ impl KubeProxy {
     }
 
     /// Opens the port again, the same one.
-    ///
-    /// # Panics
-    /// When it is taken.
-    pub async fn listen(&mut self) {
-        let listener = TcpListener::bind(self.address).await.expect("the port is ours");
-        self.address = listener.local_addr().expect("it listens");
+    pub fn listen(&mut self) {
+        let listener = self.port.listen();
         let state = self.state.clone();
         self.accepting = Some(tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {

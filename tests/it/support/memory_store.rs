@@ -14,7 +14,10 @@ use futures_util::future::BoxFuture;
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     kept: Arc<Mutex<Kept>>,
+    meanwhile: Arc<Mutex<Option<Meanwhile>>>,
 }
+
+type Meanwhile = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Kept {
@@ -31,6 +34,11 @@ impl MemoryStore {
     /// From now on every commit fails like this, or none does.
     pub fn fail(&self, failure: Option<StoreError>) {
         self.kept().failure = failure;
+    }
+
+    /// Has this happen after the next job was read, before whoever asked gets it.
+    pub fn once_a_job_is_read(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().expect("not poisoned") = Some(Box::new(happens));
     }
 
     /// How many notifications are remembered.
@@ -95,7 +103,12 @@ impl Store for MemoryStore {
     }
 
     fn job(&self, id: JobId) -> Result<Option<(Job, Vec<Attempt>)>, StoreError> {
-        Ok(self.kept().jobs.get(&id).cloned())
+        let found = self.kept().jobs.get(&id).cloned();
+        let meanwhile = self.meanwhile.lock().expect("not poisoned").take();
+        if let Some(happens) = meanwhile {
+            happens();
+        }
+        Ok(found)
     }
 
     fn jobs(

@@ -22,6 +22,7 @@ pub mod operator;
 pub mod oracle;
 pub mod otlp;
 pub mod peer;
+pub mod port;
 pub mod provider;
 pub mod replay;
 pub mod served;

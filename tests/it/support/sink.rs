@@ -1,14 +1,16 @@
 //! An SMTP server that takes everything and remembers it, or does as the test says.
 
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+
+use super::port::Port;
 
 /// A message that arrived whole, once per recipient.
 #[derive(Clone, Debug)]
@@ -57,6 +59,7 @@ struct State {
 /// Listens on loopback until it is closed or dropped.
 pub struct Sink {
     pub port: u16,
+    kept: Port,
     state: Arc<State>,
     listening: Option<JoinHandle<()>>,
 }
@@ -92,22 +95,16 @@ impl Sink {
             released: watch::Sender::new(false),
             delay_ms: AtomicU64::new(0),
         });
-        let mut sink = Self { port: 0, state, listening: None };
+        let kept = Port::take((Ipv4Addr::LOCALHOST, 0));
+        let mut sink = Self { port: kept.address.port(), kept, state, listening: None };
         sink.open();
         sink
     }
 
     /// Listens, on the same port as before.
-    ///
-    /// # Panics
-    /// When the port was taken meanwhile.
     pub fn open(&mut self) {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseaddr(true).expect("reuse the port");
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], self.port))).expect("bind");
-        let listener = socket.listen(256).expect("listen");
-        self.port = listener.local_addr().expect("an address").port();
-        self.listening = Some(tokio::spawn(serve(listener, Arc::clone(&self.state))));
+        let serving = serve(self.kept.listen(), Arc::clone(&self.state));
+        self.listening = Some(tokio::spawn(serving));
     }
 
     /// Refuses connections from now on and cuts those that are there.

@@ -11,10 +11,10 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::port::Port;
 use conversation::Conversation;
 
 pub use blackhole::Blackhole;
@@ -77,6 +77,7 @@ impl Shared {
 /// See the module. Stops listening when it is dropped.
 pub struct SmtpServer {
     pub address: SocketAddr,
+    port: Port,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -91,9 +92,9 @@ impl SmtpServer {
     pub async fn at(address: impl Into<SocketAddr>, script: Script) -> Self {
         let seen = watch::Sender::new(Seen::default());
         let shared = Arc::new(Shared { script: Mutex::new(script), seen, heard: Mutex::default() });
-        let address = address.into();
-        let mut server = Self { address, shared, accepting: None };
-        server.listen().await;
+        let port = Port::take(address);
+        let mut server = Self { address: port.address, port, shared, accepting: None };
+        server.listen();
         server
     }
 
@@ -134,9 +135,8 @@ impl SmtpServer {
     }
 
     /// Opens the port again, the same one.
-    pub async fn listen(&mut self) {
-        let listener = TcpListener::bind(self.address).await.expect("the port is ours");
-        self.address = listener.local_addr().expect("it listens");
+    pub fn listen(&mut self) {
+        let listener = self.port.listen();
         let shared = self.shared.clone();
         self.accepting = Some(tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
