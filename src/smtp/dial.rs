@@ -3,17 +3,19 @@
 //! All of it is spoken here and not by lettre, which would take replies that were injected before the
 //! handshake for the server's own, and which knows no HELO.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::extension::ClientId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use super::Timeouts;
@@ -83,13 +85,39 @@ pub(super) async fn listen<T>(
     limit: Duration,
     step: impl Future<Output = T>,
 ) -> Result<RawReply, End> {
-    let ended = timeout(limit, step).await;
-    match transcript.take() {
-        Some(Ok(reply)) => Ok(reply),
-        Some(Err(fault)) => Err(End::Fault(fault)),
-        None if ended.is_err() => Err(End::Timeout(limit)),
-        None => Err(End::Fault(Fault::Lost)),
-    }
+    let (replies, end) = listen_to_all(transcript, |_| limit, step).await;
+    replies.into_iter().next().ok_or(end)
+}
+
+/// The same for steps whose commands went out together, each reply within a limit of its own. Answers
+/// the replies, and why there are no more.
+pub(super) async fn listen_to_all<T>(
+    transcript: &Transcript,
+    limit: impl Fn(Stage) -> Duration,
+    steps: impl Future<Output = T>,
+) -> (Vec<RawReply>, End) {
+    let mut steps = pin!(steps);
+    let mut stage = transcript.stage();
+    let mut deadline = pin!(sleep(limit(stage)));
+    let have_ended = poll_fn(|cx| {
+        if steps.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        let reached = transcript.stage();
+        if reached != stage {
+            stage = reached;
+            deadline.as_mut().reset(Instant::now() + limit(stage));
+        }
+        deadline.as_mut().poll(cx).map(|()| false)
+    })
+    .await;
+    let (replies, fault) = transcript.take_all();
+    let end = match fault {
+        Some(fault) => End::Fault(fault),
+        None if have_ended => End::Fault(Fault::Lost),
+        None => End::Timeout(limit(stage)),
+    };
+    (replies, end)
 }
 
 /// `reply` when its code is one of `wanted`.
@@ -259,5 +287,39 @@ fn hello_name(local: io::Result<SocketAddr>) -> ClientId {
         (_, Ok(SocketAddr::V6(address))) => ClientId::Ipv6(*address.ip()),
         // The connection is gone already, which its first step finds out.
         (_, Err(_)) => ClientId::Ipv4(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(code: u16) -> RawReply {
+        RawReply { code, lines: Vec::new() }
+    }
+
+    /// MAIL, RCPT and DATA together, whose replies take so many seconds after one another.
+    async fn heard(waits: [u64; 3]) -> (usize, End, Duration) {
+        let transcript = Transcript::new(Stage::Mail);
+        transcript.enter_group(Stage::Mail, &[Stage::Rcpt, Stage::Data]);
+        let dialogue = async {
+            for (wait, code) in waits.into_iter().zip([250, 250, 354]) {
+                sleep(Duration::from_secs(wait)).await;
+                transcript.hear(reply(code));
+            }
+        };
+        let begin = Instant::now();
+        let limit = |stage| Timeouts::default().of(stage);
+        let (replies, end) = listen_to_all(&transcript, limit, dialogue).await;
+        (replies.len(), end, begin.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_reply_has_its_own_limit_also_where_the_commands_went_out_together() {
+        assert_eq!(heard([59, 59, 119]).await.0, 3);
+        let seconds = Duration::from_secs;
+        assert_eq!(heard([61, 0, 0]).await, (0, End::Timeout(seconds(60)), seconds(60)));
+        assert_eq!(heard([59, 61, 0]).await, (1, End::Timeout(seconds(60)), seconds(119)));
+        assert_eq!(heard([1, 1, 121]).await, (2, End::Timeout(seconds(120)), seconds(122)));
     }
 }

@@ -99,13 +99,22 @@ async fn deliver(
     let reply = session.deliver(&message, &Timeouts::default()).await?;
     told(provider, &Outcome::Delivered(reply));
     let exchanges = &dialogue.lock()[exchanges_before..];
-    let [.., mail, rcpt, data, body] = exchanges else { panic!("too few commands: {exchanges:?}") };
-    assert!(mail.is_answered(b"MAIL FROM:<s@example.com>", b'2'), "{mail:?}");
-    assert!(rcpt.is_answered(format!("RCPT TO:<{RECIPIENT}>").as_bytes(), b'2'), "{rcpt:?}");
-    assert!(data.is_answered(b"DATA\r\n", b'3'), "{data:?}");
+    let (mail, rcpt) = ("MAIL FROM:<s@example.com>", format!("RCPT TO:<{RECIPIENT}>\r\n"));
+    let [before @ .., body] = exchanges else { panic!("nothing was said") };
+    match before {
+        [.., group] if group.heard.ends_with(format!("\r\n{rcpt}DATA\r\n").as_bytes()) => {
+            assert!(group.is_answered(mail.as_bytes(), b"223"), "{group:?}");
+        }
+        [.., first, second, third] => {
+            assert!(first.is_answered(mail.as_bytes(), b"2"), "{first:?}");
+            assert!(second.is_answered(rcpt.as_bytes(), b"2"), "{second:?}");
+            assert!(third.is_answered(b"DATA\r\n", b"3"), "{third:?}");
+        }
+        _ => panic!("too few commands: {exchanges:?}"),
+    }
     let text = String::from_utf8(message.bytes.clone()).expect("ASCII");
     let stuffed = format!("{}\r\n.\r\n", text.replace("\r\n.", "\r\n.."));
-    assert!(body.is_answered(stuffed.as_bytes(), b'2'), "{body:?}");
+    assert!(body.is_answered(stuffed.as_bytes(), b"2"), "{body:?}");
     assert_eq!(body.heard.len(), stuffed.len(), "nothing follows the final dot");
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! The stream under lettre: it takes nothing on trust that a peer sends.
 //!
 //! * One reply for each command, and no command that was not announced with [`Transcript::enter`]:
-//!   a reply that arrives early is never taken for the answer to a later command.
+//!   a reply that arrives early is never taken for the answer to a later command. Commands that were
+//!   announced together go out together (RFC 2920): all but the last are held back, and lettre, which
+//!   waits for each answer, gets one of ours. A message and its final dot go out together, too.
 //! * Lines, their count and the whole reply are bounded, so a peer cannot make us grow.
 //! * What was heard is recorded in a [`Transcript`]; outcomes are drawn from that record and never
 //!   from an error's text. lettre gets the reply in a form that it is known to read.
@@ -18,7 +20,7 @@ use lettre::transport::smtp::client::AsyncTokioStream;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::reply::{Line, RawReply};
-use super::transcript::{Fault, Transcript};
+use super::transcript::{Due, Fault, Transcript};
 
 /// The longest line of a reply. RFC 5321 4.5.3.1.5 allows 512; real servers send more.
 const LINE_BYTES_MAX: usize = 2048;
@@ -26,6 +28,8 @@ const LINE_BYTES_MAX: usize = 2048;
 const LINES_COUNT_MAX: usize = 256;
 /// The most bytes of a reply.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
+/// A message that is longer goes out before its final dot does.
+const HELD_BYTES_MAX: usize = 64 * 1024;
 
 /// See the module.
 pub(super) struct Guard<S> {
@@ -41,6 +45,11 @@ pub(super) struct Guard<S> {
     class: Option<u16>,
     /// A whole reply on its way to lettre.
     released: Vec<u8>,
+    /// Bytes from lettre that go out when it flushes, but not while they wait for more.
+    outgoing: Vec<u8>,
+    waits_for_more: bool,
+    /// They belong to a message.
+    is_message: bool,
     turn: Turn,
     /// lettre says EHLO once more.
     has_ehlo_due: bool,
@@ -66,6 +75,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             reply_bytes: 0,
             class: None,
             released: Vec::new(),
+            outgoing: Vec::new(),
+            waits_for_more: false,
+            is_message: false,
             turn: Turn::Theirs,
             has_ehlo_due: false,
         }
@@ -104,9 +116,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         loop {
             match self.assemble() {
                 Ok(Some(reply)) => {
-                    self.released = reply.for_lettre();
+                    let released = reply.for_lettre();
+                    if self.transcript.hear(reply) {
+                        continue;
+                    }
+                    if !self.received.is_empty() {
+                        self.transcript.spoil();
+                    }
+                    self.released = released;
                     self.turn = Turn::Ours;
-                    self.transcript.hear(Ok(reply), !self.received.is_empty());
                     return Poll::Ready(Ok(()));
                 }
                 Ok(None) => {}
@@ -156,13 +174,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         if self.received.len() < LINE_BYTES_MAX { Ok(None) } else { Err(Fault::TooLong) }
     }
 
-    /// Whether a command may go out now.
-    fn begin_command(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.transcript.take_due_command() {
-            return Poll::Ready(Err(io::Error::other("no command is due")));
+    /// Takes a command, or the first part of a message.
+    fn begin(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let due = self.transcript.take_due_command();
+        match due {
+            None => return Poll::Ready(Err(io::Error::other("no command is due"))),
+            Some(Due::WithNext) => self.released = b"250 -\r\n".to_vec(),
+            Some(Due::Now | Due::Message) => {
+                // A server may announce at any time that it is going (RFC 5321 3.8).
+                ready!(self.look(cx, |code| code == 421))?;
+                self.turn = Turn::Theirs;
+            }
         }
-        // A server may announce at any time that it is going (RFC 5321 3.8).
-        self.look(cx, |code| code == 421)
+        self.is_message = due == Some(Due::Message);
+        if self.is_message && HELD_BYTES_MAX < bytes.len() {
+            return self.poll_send(cx, bytes);
+        }
+        self.waits_for_more = due != Some(Due::Now);
+        self.outgoing.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+            Ok(sent_count) if 0 < sent_count => Poll::Ready(Ok(sent_count)),
+            Ok(_) | Err(_) => {
+                // Who closes within a message has often said why.
+                ready!(self.look(cx, is_refusal))?;
+                Poll::Ready(Err(self.fail(Fault::Lost)))
+            }
+        }
     }
 
     /// Looks whether bytes are here before we have finished speaking. They answer nothing, and end
@@ -180,7 +221,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         loop {
             match self.assemble() {
                 Ok(Some(reply)) if may_end(reply.code) => {
-                    self.transcript.hear(Ok(reply), true);
+                    self.transcript.hear(reply);
+                    self.transcript.spoil();
                     let ended = io::Error::other("the server ended the dialogue");
                     return Poll::Ready(Err(ended));
                 }
@@ -200,9 +242,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     }
 
     fn fail(&mut self, fault: Fault) -> io::Error {
-        self.transcript.hear(Err(fault), true);
+        self.transcript.fail(fault);
         io::Error::other("the guard ended the connection")
     }
+}
+
+/// Within a message a server may refuse, but cannot yet have accepted.
+fn is_refusal(code: u16) -> bool {
+    code >= 400
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
@@ -234,24 +281,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
             self.released = b"250 -\r\n".to_vec();
             return Poll::Ready(Ok(bytes.len()));
         }
-        // Within a message a server may refuse, but cannot yet have accepted.
-        let is_refusal = |code| code >= 400;
-        match self.turn {
-            Turn::Ours => ready!(self.begin_command(cx))?,
-            Turn::Theirs => ready!(self.look(cx, is_refusal))?,
+        if self.turn == Turn::Ours {
+            return self.begin(cx, bytes);
         }
-        self.turn = Turn::Theirs;
-        match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
-            Ok(written) => Poll::Ready(Ok(written)),
-            Err(_) => {
-                // Who closes within a message has often said why.
-                ready!(self.look(cx, is_refusal))?;
-                Poll::Ready(Err(self.fail(Fault::Lost)))
-            }
+        if self.waits_for_more {
+            self.waits_for_more = false;
+            self.outgoing.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
         }
+        ready!(self.look(cx, is_refusal))?;
+        self.poll_send(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.waits_for_more {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.outgoing.is_empty() {
+            if self.is_message {
+                ready!(self.look(cx, is_refusal))?;
+            }
+            let outgoing = std::mem::take(&mut self.outgoing);
+            let sent = self.poll_send(cx, &outgoing);
+            self.outgoing = outgoing;
+            let sent_count = ready!(sent)?;
+            self.outgoing.drain(..sent_count);
+        }
         match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(_) => Poll::Ready(Err(self.fail(Fault::Lost))),
@@ -289,13 +344,19 @@ mod tests {
         (Guard::new(ours, peer, transcript.clone()), theirs, transcript)
     }
 
+    /// The first thing that was heard.
+    fn taken(transcript: &Transcript) -> Option<Result<RawReply, Fault>> {
+        let (replies, fault) = transcript.take_all();
+        replies.into_iter().map(Ok).chain(fault.map(Err)).next()
+    }
+
     /// What the guard makes of `bytes` when they are the first that a server sends.
     async fn heard(bytes: &[u8]) -> Option<Result<RawReply, Fault>> {
         let (mut guard, mut server, transcript) = guarded();
         server.write_all(bytes).await.unwrap();
         drop(server);
         let _ = guard.exchange(None).await;
-        transcript.take()
+        taken(&transcript)
     }
 
     #[tokio::test]
@@ -338,7 +399,7 @@ mod tests {
         assert!(!transcript.is_in_step());
         transcript.enter(Stage::Ehlo);
         assert!(guard.exchange(Some("EHLO x\r\n")).await.is_err());
-        assert_eq!(transcript.take(), Some(Err(Fault::Unasked)));
+        assert_eq!(taken(&transcript), Some(Err(Fault::Unasked)));
         assert_eq!(guard.into_stream().map(drop), Err(Fault::Unasked));
     }
 
@@ -350,7 +411,7 @@ mod tests {
         server.write_all(b"421 going down\r\n").await.unwrap();
         transcript.enter(Stage::Mail);
         assert!(guard.exchange(Some("MAIL FROM:<>\r\n")).await.is_err());
-        assert_eq!(transcript.take().unwrap().unwrap().code, 421);
+        assert_eq!(taken(&transcript).unwrap().unwrap().code, 421);
     }
 
     #[tokio::test]
@@ -362,11 +423,13 @@ mod tests {
             (&["250-o", "k\r\n", "250 ok\r\n"], Err(Fault::Unasked)),
             (&["55"], Err(Fault::Unasked)),
         ];
-        for (early, heard) in table {
+        let lengths = [20, 2 * HELD_BYTES_MAX];
+        for ((early, heard), length) in table.into_iter().flat_map(|t| lengths.map(|n| (t, n))) {
             let (guard, mut server, transcript) = guarded();
             let mut guard = guard.at_our_turn();
-            transcript.enter(Stage::Dot);
-            guard.write_all(b"first half\r\n").await.unwrap();
+            transcript.enter_message();
+            guard.write_all(&vec![b'x'; length]).await.unwrap();
+            guard.flush().await.unwrap();
             let mut said = early.iter();
             server.write_all(said.next().unwrap().as_bytes()).await.unwrap();
             let say_the_rest = async {
@@ -376,11 +439,91 @@ mod tests {
                 }
                 drop(server);
             };
-            let (written, ()) =
-                tokio::join!(guard.write_all(b"second half\r\n.\r\n"), say_the_rest);
-            assert!(written.is_err(), "{early:?}");
-            assert_eq!(transcript.take().unwrap().map(|reply| reply.code), heard, "{early:?}");
+            let send_the_rest = async {
+                guard.write_all(b"\r\n.\r\n").await?;
+                guard.flush().await
+            };
+            let (sent, ()) = tokio::join!(send_the_rest, say_the_rest);
+            assert!(sent.is_err(), "{early:?}");
+            assert_eq!(taken(&transcript).unwrap().map(|reply| reply.code), heard, "{early:?}");
         }
+    }
+
+    /// What the server hears before it says anything.
+    async fn heard_by(server: &mut DuplexStream) -> String {
+        let mut bytes = vec![0; 1 << 20];
+        let bytes_count = server.read(&mut bytes).await.unwrap();
+        String::from_utf8(bytes[..bytes_count].to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn commands_that_were_announced_together_go_out_together_and_are_answered_in_order() {
+        let (guard, mut server, transcript) = guarded();
+        let mut guard = guard.at_our_turn();
+        transcript.enter_group(Stage::Mail, &[Stage::Rcpt, Stage::Data]);
+        for command in ["MAIL FROM:<>\r\n", "RCPT TO:<a@b>\r\n"] {
+            guard.write_all(command.as_bytes()).await.unwrap();
+            guard.flush().await.unwrap();
+            let mut answer = [0; 7];
+            guard.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"250 -\r\n", "the guard's own");
+        }
+        guard.write_all(b"DATA\r\n").await.unwrap();
+        guard.flush().await.unwrap();
+        let group = "MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n";
+        assert_eq!(heard_by(&mut server).await, group);
+        server.write_all(b"250 one\r\n250-two\r\n250 two\r\n").await.unwrap();
+        assert!(poll_once(&mut guard).await.is_none(), "the third is missing");
+        assert_eq!(transcript.stage(), Stage::Data);
+        server.write_all(b"354 three\r\n").await.unwrap();
+        assert!(poll_once(&mut guard).await.unwrap().starts_with(b"354"));
+        let (replies, fault) = transcript.take_all();
+        let codes: Vec<_> = replies.iter().map(|reply| reply.code).collect();
+        assert_eq!((codes, fault), (vec![250, 250, 354], None));
+        assert!(transcript.is_in_step());
+    }
+
+    /// What can be read now.
+    async fn poll_once(guard: &mut Guard<DuplexStream>) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; 100];
+        let read = tokio::time::timeout(std::time::Duration::ZERO, guard.read(&mut bytes)).await;
+        read.ok().map(|bytes_count| bytes[..bytes_count.unwrap()].to_vec())
+    }
+
+    #[tokio::test]
+    async fn a_reply_more_than_there_were_commands_answers_none_of_them() {
+        let (guard, mut server, transcript) = guarded();
+        let mut guard = guard.at_our_turn();
+        transcript.enter_group(Stage::Mail, &[Stage::Rcpt, Stage::Data]);
+        for command in ["MAIL FROM:<>\r\n", "RCPT TO:<a@b>\r\n", "DATA\r\n"] {
+            guard.write_all(command.as_bytes()).await.unwrap();
+            guard.flush().await.unwrap();
+            guard.released.clear();
+        }
+        server.write_all(b"250 one\r\n250 two\r\n354 three\r\n250 four\r\n").await.unwrap();
+        guard.read(&mut [0; 100]).await.unwrap();
+        assert_eq!(transcript.take_all().0.len(), 3);
+        assert!(!transcript.is_in_step());
+        transcript.enter_message();
+        let sent = async {
+            guard.write_all(b"message\r\n.\r\n").await?;
+            guard.flush().await
+        };
+        assert!(sent.await.is_err());
+        assert_eq!(transcript.take_all(), (Vec::new(), Some(Fault::Unasked)));
+        assert!(!heard_by(&mut server).await.contains("message"));
+    }
+
+    #[tokio::test]
+    async fn a_message_goes_out_with_its_final_dot() {
+        let (guard, mut server, transcript) = guarded();
+        let mut guard = guard.at_our_turn();
+        transcript.enter_message();
+        guard.write_all(b"message").await.unwrap();
+        guard.flush().await.unwrap();
+        guard.write_all(b"\r\n.\r\n").await.unwrap();
+        guard.flush().await.unwrap();
+        assert_eq!(heard_by(&mut server).await, "message\r\n.\r\n");
     }
 
     #[tokio::test]
@@ -388,7 +531,7 @@ mod tests {
         let (guard, mut server, transcript) = guarded();
         let mut guard = guard.at_our_turn();
         assert!(guard.write_all(b"QUIT\r\n").await.is_err());
-        assert_eq!(transcript.take(), None);
+        assert_eq!(taken(&transcript), None);
         drop(guard);
         let mut sent = Vec::new();
         server.read_to_end(&mut sent).await.unwrap();

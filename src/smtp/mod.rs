@@ -68,6 +68,13 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
+impl Timeouts {
+    /// How long the reply to a command may take.
+    fn of(&self, stage: Stage) -> Duration {
+        if stage == Stage::Data { self.data } else { self.command }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

@@ -4,6 +4,7 @@ mod every_step;
 mod faults;
 mod lies;
 mod misdeeds;
+mod pipelining;
 mod sessions;
 mod smuggling;
 

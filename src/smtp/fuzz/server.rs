@@ -37,11 +37,12 @@ impl Dialogue {
 }
 
 impl Exchange {
-    /// Whether the command began so and the first whole reply is of this class.
-    pub(super) fn is_answered(&self, command: &[u8], class: u8) -> bool {
+    /// Whether the command began so and the first whole replies are of these classes.
+    pub(super) fn is_answered(&self, command: &[u8], classes: &[u8]) -> bool {
         let is_last = |line: &&[u8]| line.get(3) != Some(&b'-');
-        let last = self.said.split(|byte| *byte == b'\n').find(is_last);
-        self.heard.starts_with(command) && last.is_some_and(|line| line.first() == Some(&class))
+        let replies = self.said.split(|byte| *byte == b'\n').filter(is_last);
+        let said = replies.map_while(|line| line.first().copied()).take(classes.len());
+        self.heard.starts_with(command) && said.eq(classes.iter().copied())
     }
 }
 

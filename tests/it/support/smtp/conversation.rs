@@ -58,12 +58,16 @@ impl Conversation {
     async fn obey(&mut self, verb: Verb, line: &str) -> io::Result<()> {
         match verb {
             Verb::Ehlo => {
-                let mode = self.shared.script().mode;
+                let (mode, pipelining) = {
+                    let script = self.shared.script();
+                    (script.mode, if script.offers_pipelining { "250-PIPELINING\r\n" } else { "" })
+                };
                 let offer = match (mode, self.wire().is_encrypted()) {
                     (Mode::StartTls, false) => "STARTTLS",
                     _ => "AUTH PLAIN LOGIN XOAUTH2",
                 };
-                let reply = format!("250-fake\r\n250-SIZE 10485760\r\n250-SMTPUTF8\r\n250 {offer}");
+                let offers = "250-SIZE 10485760\r\n250-SMTPUTF8";
+                let reply = format!("250-fake\r\n{pipelining}{offers}\r\n250 {offer}");
                 self.answer(verb, line, &reply).await?;
             }
             Verb::StartTls => {
@@ -85,7 +89,11 @@ impl Conversation {
                 }
             }
             Verb::Data => {
-                if self.answer(verb, line, "354 go ahead").await? == b'3' {
+                let usual = match self.recipients.is_empty() {
+                    false => "354 go ahead",
+                    true => "554 5.5.1 no valid recipients",
+                };
+                if self.answer(verb, line, usual).await? == b'3' {
                     self.take_message().await?;
                 }
             }

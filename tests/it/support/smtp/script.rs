@@ -97,13 +97,20 @@ pub struct Script {
     pub(super) mode: Mode,
     pub(super) certificate: Certificate,
     pub(super) takes_before_reply: bool,
+    pub(super) offers_pipelining: bool,
     rules: Vec<(Verb, When, Action)>,
 }
 
 impl Script {
     pub fn new(mode: Mode) -> Self {
         let certificate = Certificate::Good;
-        Self { mode, certificate, takes_before_reply: false, rules: Vec::new() }
+        Self {
+            mode,
+            certificate,
+            takes_before_reply: false,
+            offers_pipelining: false,
+            rules: Vec::new(),
+        }
     }
 
     pub fn plain() -> Self {
@@ -135,6 +142,12 @@ impl Script {
     #[must_use]
     pub fn taking_before_reply(self) -> Self {
         Self { takes_before_reply: true, ..self }
+    }
+
+    /// Offers to take several commands at once (RFC 2920).
+    #[must_use]
+    pub fn pipelining(self) -> Self {
+        Self { offers_pipelining: true, ..self }
     }
 
     #[must_use]
