@@ -27,6 +27,11 @@
 //!
 //! No adapter names another; they meet in `app`. A test holds these arrows against the sources.
 
+/// Also of what is tested and measured, so that it is what runs.
+#[cfg(not(fuzzing))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 pub mod app;
 pub mod cli;
 pub mod clock;
