@@ -162,7 +162,7 @@ impl Dialogue<'_> {
             let share = until.saturating_duration_since(Instant::now()) / left_count;
             end = match timeout(share, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    // Commands are small and each waits for its answer.
+                    // What we write is small, and nothing follows before it is answered.
                     let _ = stream.set_nodelay(true);
                     return Ok((stream, *address));
                 }

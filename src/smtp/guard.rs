@@ -2,8 +2,9 @@
 //!
 //! * One reply for each command, and no command that was not announced with [`Transcript::enter`]:
 //!   a reply that arrives early is never taken for the answer to a later command. Commands that were
-//!   announced together go out together (RFC 2920): all but the last are held back, and lettre, which
-//!   waits for each answer, gets one of ours. A message and its final dot go out together, too.
+//!   announced together go out together (RFC 2920), and their replies are counted: all but the last are
+//!   held back, and lettre, which waits for each answer, gets one of ours. A message and its final dot
+//!   go out together, too.
 //! * Lines, their count and the whole reply are bounded, so a peer cannot make us grow.
 //! * What was heard is recorded in a [`Transcript`]; outcomes are drawn from that record and never
 //!   from an error's text. lettre gets the reply in a form that it is known to read.
@@ -501,7 +502,7 @@ mod tests {
             guard.released.clear();
         }
         server.write_all(b"250 one\r\n250 two\r\n354 three\r\n250 four\r\n").await.unwrap();
-        guard.read(&mut [0; 100]).await.unwrap();
+        assert!(poll_once(&mut guard).await.unwrap().starts_with(b"354"));
         assert_eq!(transcript.take_all().0.len(), 3);
         assert!(!transcript.is_in_step());
         transcript.enter_message();
@@ -512,6 +513,43 @@ mod tests {
         assert!(sent.await.is_err());
         assert_eq!(transcript.take_all(), (Vec::new(), Some(Fault::Unasked)));
         assert!(!heard_by(&mut server).await.contains("message"));
+    }
+
+    #[tokio::test]
+    async fn all_bytes_arrive_in_order_however_few_the_stream_takes_at_once() {
+        for length in [10, HELD_BYTES_MAX, HELD_BYTES_MAX + 1] {
+            let (ours, mut theirs) = tokio::io::duplex(16);
+            let transcript = Transcript::new(Stage::Mail);
+            let peer = SocketAddr::from(([127, 0, 0, 1], 25));
+            let mut guard = Guard::new(ours, peer, transcript.clone()).at_our_turn();
+            let message: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
+            let group: [&[u8]; 2] = [b"MAIL FROM:<somebody@example.com>\r\n", b"DATA\r\n"];
+            let speak = async {
+                transcript.enter_group(Stage::Mail, &[Stage::Data]);
+                for command in group {
+                    guard.write_all(command).await.unwrap();
+                    guard.flush().await.unwrap();
+                    guard.released.clear();
+                }
+                guard.read_exact(&mut [0; 5]).await.unwrap();
+                transcript.enter_message();
+                for part in [&message[..], b"\r\n.\r\n"] {
+                    guard.write_all(part).await.unwrap();
+                    guard.flush().await.unwrap();
+                }
+            };
+            let expected = [group[0], group[1], &message, b"\r\n.\r\n"].concat();
+            let listen = async {
+                let mut heard = vec![0; expected.len()];
+                let commands_bytes = group.concat().len();
+                theirs.read_exact(&mut heard[..commands_bytes]).await.unwrap();
+                theirs.write_all(b"250 a\r\n354 b\r\n").await.unwrap();
+                theirs.read_exact(&mut heard[commands_bytes..]).await.unwrap();
+                heard
+            };
+            let ((), heard) = tokio::join!(speak, listen);
+            assert!(heard == expected, "{length}");
+        }
     }
 
     #[tokio::test]

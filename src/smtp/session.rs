@@ -206,12 +206,12 @@ impl Session {
     ) -> Result<(), End> {
         let steps = [(Stage::Mail, 200..=299), (Stage::Rcpt, 200..=299), (Stage::Data, 354..=354)];
         let is_whole = replies.len() == steps.len();
-        let refuses_data = is_whole && replies.last().is_some_and(|reply| 400 <= reply.code);
+        let may_want_data = is_whole && replies.last().is_some_and(|reply| reply.code < 400);
         for ((stage, wanted), reply) in steps.into_iter().zip(replies) {
             if let Err(end) = expect(reply, wanted, redaction) {
                 self.transcript.decided_at(stage);
-                if !refuses_data {
-                    // It may wait for a message by now, and an empty one is one as well.
+                if may_want_data {
+                    // RFC 2920 3.1 has us send it a dot, and it could take that for a message.
                     self.transcript.spoil();
                 }
                 return Err(end);

@@ -107,9 +107,11 @@ impl Transcript {
         self.lock().stage = stage;
     }
 
-    /// The replies since the step began, and what ended the connection after them.
+    /// The replies since the step began, and what ended the connection after them. One that is still
+    /// due would come too late: the connection is not to be used again.
     pub(super) fn take_all(&self) -> (Vec<RawReply>, Option<Fault>) {
         let mut record = self.lock();
+        record.is_spoilt |= record.is_reply_due;
         (std::mem::take(&mut record.replies), record.fault.take())
     }
 

@@ -101,7 +101,7 @@ impl Row {
             let is_reset = matches!(self.action, Action::Reset(_));
             let may_be_elsewhere = self.sense == Sense::TalksOn
                 || (self.sense == Sense::Gone && failure.stage == Stage::Connect)
-                || (self.is_pipelined && is_reset);
+                || (self.is_pipelined && is_reset && is_command(failure.stage));
             if failure.stage != self.step.stage() && !may_be_elsewhere {
                 return wrong(format!("it is said to be {:?}", failure.stage));
             }
@@ -162,6 +162,10 @@ impl Row {
         let whole = [heard.plaintext, heard.encrypted].concat();
         found.or_else(|| early.into_iter().find(|word| holds(&whole, word)))
     }
+}
+
+fn is_command(stage: Stage) -> bool {
+    matches!(stage, Stage::Mail | Stage::Rcpt | Stage::Data)
 }
 
 fn show(action: &Action) -> String {

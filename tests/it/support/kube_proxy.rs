@@ -158,7 +158,11 @@ impl KubeProxy {
     }
 
     /// Opens the port again, the same one.
+    ///
+    /// # Panics
+    /// When it is open.
     pub fn listen(&mut self) {
+        assert!(self.accepting.is_none(), "it is open");
         let listener = self.port.listen();
         let state = self.state.clone();
         self.accepting = Some(tokio::spawn(async move {

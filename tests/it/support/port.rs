@@ -16,7 +16,7 @@ impl Port {
     /// Takes this one; port 0 is a free one.
     ///
     /// # Panics
-    /// When another has it.
+    /// When another has it that does not share it.
     pub fn take(address: impl Into<SocketAddr>) -> Self {
         let holder = bound(address.into());
         Self { address: holder.local_addr().expect("it is bound"), _holder: holder }

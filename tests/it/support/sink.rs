@@ -102,7 +102,11 @@ impl Sink {
     }
 
     /// Listens, on the same port as before.
+    ///
+    /// # Panics
+    /// When it is open.
     pub fn open(&mut self) {
+        assert!(self.listening.is_none(), "it is open");
         let serving = serve(self.kept.listen(), Arc::clone(&self.state));
         self.listening = Some(tokio::spawn(serving));
     }

@@ -135,7 +135,11 @@ impl SmtpServer {
     }
 
     /// Opens the port again, the same one.
+    ///
+    /// # Panics
+    /// When it is open.
     pub fn listen(&mut self) {
+        assert!(self.accepting.is_none(), "it is open");
         let listener = self.port.listen();
         let shared = self.shared.clone();
         self.accepting = Some(tokio::spawn(async move {
