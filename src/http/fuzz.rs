@@ -66,7 +66,8 @@ fn same_in_other_words(request: &NotifyRequest, recipients: &[Address]) {
     let wish = request.wish();
     let expires_at = request.expires_at.map(|time| {
         let milliseconds = i64::try_from(time.0).expect("a time that was read");
-        Timestamp::from_millisecond(milliseconds).expect("a time that was read").to_string()
+        // Of the last second that jiff knows it takes no milliseconds.
+        Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::MAX).to_string()
     });
     let fields = [
         ("expiresAt", expires_at.as_deref()),
