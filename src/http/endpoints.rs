@@ -54,7 +54,8 @@ fn notifications(endpoints: Endpoints) -> Endpoints {
         .query::<bool>(
             "dryRun",
             "With `true` nothing is taken in: the answer is `200`, and tells what would become of \
-             the notification and why. An `Idempotency-Key` counts for nothing then.",
+             the notification and why. An `Idempotency-Key` must be well formed then, too, and \
+             counts for nothing.",
         )
         .body::<NotifyRequest>(json!({
             "recipients": ["oncall@example.com"],

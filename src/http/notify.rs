@@ -43,11 +43,11 @@ pub(super) async fn notify(
     let is_dry = Params::of(&uri, &["dryRun"])?.dry_run()?;
     let request = NotifyRequest::parse(&bytes, api.clock.now())?;
     drop(bytes);
+    let key = idempotency_key(&headers)?;
     if is_dry {
         return Ok(explain(&api, &request)?.into_response());
     }
-    let key = idempotency_key(&headers)?
-        .map(|key| IdempotencyKey { key, fingerprint: request.fingerprint() });
+    let key = key.map(|key| IdempotencyKey { key, fingerprint: request.fingerprint() });
     let work = async move {
         let accepted = accept(&api, request, key, answered_in.0).await;
         // Until now the content was in memory, even when the client has gone away.

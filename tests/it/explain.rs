@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use breakglass_mailer::core::health::HealthEvent;
 use breakglass_mailer::core::notification::Address;
 use breakglass_mailer::core::outcome::Cause;
@@ -142,6 +142,17 @@ async fn what_is_bad_in_itself_is_refused_as_without_a_dry_run() {
         let answer = dry(&api, &body).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
         assert_eq!(answer.text, api.post("/notify", body).await.text);
+    }
+    for key in ["", "two words", "\u{d7}", &"k".repeat(256)] {
+        let [dry, wet] = ["/notify?dryRun=true", "/notify"].map(async |path| {
+            let mut request = post(path, &notification(&["a@example.com"]));
+            let key = HeaderValue::from_bytes(key.as_bytes()).expect("a value");
+            request.headers_mut().insert("idempotency-key", key);
+            api.send(request).await
+        });
+        let (dry, wet) = (dry.await, wet.await);
+        assert_eq!(dry.status, StatusCode::BAD_REQUEST, "{key:?}");
+        assert_eq!(dry.text, wet.text);
     }
     let body = notification(&["a@example.com"]);
     for query in ["dryRun=yes", "dryRun=", "dryRun=true&dryRun=true", "dryrun=true"] {
