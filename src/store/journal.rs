@@ -31,6 +31,8 @@ use crate::queue::store::StoreError;
 pub(super) const RESERVE_BYTES: u64 = 4 << 20;
 /// A segment never grows to more: a batch fits between this and [`OFFSET_MAX`].
 const SEGMENT_BYTES_LIMIT: u64 = OFFSET_MAX / 2;
+/// A segment gets its room at once only where there is so many times as much.
+const ROOM_PER_SEGMENT: u64 = 16;
 /// A batch is written at once when it has grown to this.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
@@ -295,7 +297,9 @@ impl Writer {
     /// Goes on in a new segment; answers its number and length.
     pub(super) fn begin_segment(&mut self) -> io::Result<(u64, u64)> {
         let segment = self.end.segment + 1;
-        self.file = create_segment(&self.folder, self.store, segment)?;
+        let is_spacious = self.segment_bytes_max <= self.reserve.room() / ROOM_PER_SEGMENT;
+        let room_bytes = if is_spacious { self.segment_bytes_max } else { 0 };
+        self.file = create_segment(&self.folder, self.store, segment, room_bytes)?;
         self.end.segment = segment;
         self.end.bytes = SEGMENT_HEADER_BYTES as u64;
         Ok((segment, self.end.bytes))
@@ -305,7 +309,13 @@ impl Writer {
     fn has_room(&mut self, bytes: u64, listener: &dyn Listener) -> bool {
         // Back only when there is clearly more, so that it does not change with every batch.
         let wanted = if self.is_short { 2 * RESERVE_BYTES } else { RESERVE_BYTES };
-        let is_short = self.reserve.room() < self.reserve.wanted(wanted + bytes);
+        let lacks = || self.reserve.room() < self.reserve.wanted(wanted + bytes);
+        let mut is_short = lacks();
+        if is_short && !self.is_short {
+            // What was set aside for this segment may be needed elsewhere.
+            let _ = self.file.set_len(self.end.bytes);
+            is_short = lacks();
+        }
         let folder = self.folder.display().to_string();
         match (self.is_short, is_short) {
             (false, true) => {

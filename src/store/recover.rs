@@ -326,7 +326,8 @@ fn create(folder: &Path, journal: &Path) -> Result<Found, OpenError> {
         }
         _ => {}
     }
-    create_segment(journal, store, 1).map_err(|error| OpenError::io("create", journal, &error))?;
+    create_segment(journal, store, 1, 0)
+        .map_err(|error| OpenError::io("create", journal, &error))?;
     write_identity(folder, store, 1)?;
     let bytes = SEGMENT_HEADER_BYTES as u64;
     let end = End { segment: 1, bytes, sequence: 0 };

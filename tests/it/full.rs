@@ -4,13 +4,17 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use breakglass_mailer::queue::store::{Store, StoreError};
+use breakglass_mailer::store::{DiskStore, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::store::accept;
 use crate::support::app::{App, Home, Provider};
 use crate::support::need;
 use crate::support::sink::Sink;
@@ -59,6 +63,34 @@ fn post(number: usize) -> Value {
         "subject": format!("post {number}"),
         "text": "Please look. ".repeat(2_000),
     })
+}
+
+#[tokio::test]
+async fn a_segment_has_its_room_at_once_and_gives_it_back_where_the_volume_gets_full() {
+    const SEGMENT_BYTES: u64 = 256 << 10;
+    let Some(volume) = Volume::mount("32m") else { return };
+    let mut options = Options::new(&volume.path().join("store"));
+    options.segment_bytes_max = SEGMENT_BYTES;
+    let (store, _) = DiskStore::open(options).expect("the store opens");
+    let second = volume.path().join("store/journal/0000000002.seg");
+    let mut number = 0;
+    while !second.exists() {
+        number += 1;
+        store.commit(vec![accept(number, 1).1]).await.expect("there is room");
+    }
+    let taken = || {
+        let file = second.metadata().expect("the second segment");
+        (file.len(), 512 * file.blocks())
+    };
+    let (length, room) = taken();
+    assert!(length < SEGMENT_BYTES / 8 && room == SEGMENT_BYTES, "{length} of {room} bytes");
+
+    volume.fill();
+    let refused = store.commit(vec![accept(number + 1, 1).1]).await;
+    assert_eq!(refused, Err(StoreError::NoSpace));
+    let (length, room) = taken();
+    assert!(room < length + SEGMENT_BYTES / 8, "{length} of {room} bytes");
+    store.close().expect("it closes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,8 @@ use super::faults::{Change, Faults};
 use super::image::Image;
 
 const FOREVER: Duration = Duration::from_secs(3600);
+/// `FALLOC_FL_KEEP_SIZE`.
+const KEEP_SIZE: i32 = 1;
 
 /// The mounted file system. Unmounted when dropped.
 pub struct CrashFs {
@@ -212,6 +214,8 @@ impl Filesystem for Fuse {
                 let size = (offset + length).max(disk.attr(id.0)?.size);
                 disk.resize(id, size as usize)
             }
+            // Room that is set aside changes no byte and no length.
+            KEEP_SIZE => disk.attr(id.0).map(drop),
             _ => Err(Errno::EOPNOTSUPP),
         });
         answer!(reply, done, () => reply.ok());
