@@ -37,6 +37,10 @@ pub use gate::Gates;
 pub use sweep::Retention;
 
 use gate::Gate;
+use lane::sleep_until;
+
+/// Between two looks for what earlier runs sent, while there is no answer.
+const COUNT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What delivery works with.
 pub struct Delivery {
@@ -80,6 +84,7 @@ impl Delivery {
         let (tasks, stop) = (running.tasks.clone(), running.stop.clone());
         running.tasks.spawn(delivery.clone().open_lanes(tasks.clone(), stop.clone()));
         running.tasks.spawn(delivery.clone().watch_health(tasks, stop.clone()));
+        running.tasks.spawn(delivery.clone().count_where_limited(stop.clone()));
         running.tasks.spawn(delivery.clone().expire(stop.clone()));
         running.tasks.spawn(delivery.forget(stop));
         running
@@ -139,13 +144,36 @@ impl Delivery {
         self.gates.of(provider, own.map_or(self.connections_max, usize::from))
     }
 
-    /// What earlier runs sent counts, too. Where that cannot be looked up just now mail goes out all the
-    /// same: emergency mail is worth more than a limit, and the server's own no is understood.
-    async fn count_earlier(&self) {
+    /// Counts in what earlier runs sent as soon as a provider has a limit: what is shown of it should not
+    /// wait for its next mail.
+    async fn count_where_limited(self: Arc<Self>, stop: CancellationToken) {
+        let mut catalogs = self.registry.watch();
+        loop {
+            let catalog = catalogs.borrow_and_update().clone();
+            let is_limited = catalog.providers.values().any(|provider| provider.limits.count());
+            if is_limited && self.count_earlier().await {
+                return;
+            }
+            let again = is_limited.then(|| tokio::time::Instant::now() + COUNT_AGAIN);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = catalogs.changed() => if changed.is_err() { return },
+                () = sleep_until(again) => {}
+            }
+        }
+    }
+
+    /// What earlier runs sent counts, too; answers whether it does. Where that cannot be looked up just
+    /// now mail goes out all the same: emergency mail is worth more than a limit, and the server's own no
+    /// is understood.
+    async fn count_earlier(&self) -> bool {
         let find = async |since| self.queue.delivered_since(since).await;
-        if let Err(error) = self.registry.count_earlier(find).await {
+        let counted = self.registry.count_earlier(find).await;
+        if let Err(error) = &counted {
             tracing::debug!(%error, "what was sent before this start does not count yet");
         }
+        counted.is_ok()
     }
 
     /// The providers that take mail now, as far as is known.

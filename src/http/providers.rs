@@ -57,7 +57,8 @@ struct ProviderView {
     retry: RetryView,
     /// What its server takes from us.
     limits: LimitsView,
-    /// How many messages went out within the last 24 hours; null without `messagesPerDay`.
+    /// How many messages went out within the last 24 hours; null without `messagesPerDay`, and
+    /// for a moment after a start.
     day_messages: Option<u64>,
     /// Until when it takes no mail, at least: its server's quota or its own day's limit is used up.
     /// Meanwhile jobs go on to another of their chain, or wait.

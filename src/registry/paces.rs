@@ -2,6 +2,7 @@
 //! removal, forgets nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Mutex as AsyncMutex;
@@ -16,8 +17,10 @@ use crate::core::time::Time;
 #[derive(Debug, Default)]
 pub(super) struct Paces {
     by_name: Mutex<BTreeMap<ProviderName, Pace>>,
-    /// Whether what earlier runs sent is counted in.
-    earlier: AsyncMutex<bool>,
+    /// Held by whoever counts in what earlier runs sent.
+    earlier: AsyncMutex<()>,
+    /// Whether that is done.
+    is_counted: AtomicBool,
 }
 
 impl Paces {
@@ -113,10 +116,13 @@ impl Registry {
     }
 
     /// How many messages went out by this provider within the last 24 hours; `None` where it has no
-    /// `messagesPerDay`.
+    /// `messagesPerDay`, and until what earlier runs sent is counted in.
     #[must_use]
     pub fn day_count(&self, name: &ProviderName) -> Option<u64> {
         self.catalog().providers.get(name)?.limits.messages_per_day?;
+        if !self.paces.is_counted.load(Ordering::Acquire) {
+            return None;
+        }
         let mut paces = self.paces.lock();
         Some(paces.get_mut(name).map_or(0, |pace| pace.day_count(self.clock.now())))
     }
@@ -129,14 +135,13 @@ impl Registry {
         &self,
         find: impl AsyncFnOnce(Time) -> Result<Tally, E>,
     ) -> Result<(), E> {
-        let mut is_counted = self.paces.earlier.lock().await;
-        if *is_counted {
+        let _counting = self.paces.earlier.lock().await;
+        if self.paces.is_counted.load(Ordering::Acquire) {
             return Ok(());
         }
         let now = self.clock.now();
         let day = u64::try_from(Pace::DAY.as_millis()).unwrap_or(u64::MAX);
         let found = find(Time(now.0.saturating_sub(day))).await?;
-        *is_counted = true;
         let mut paces = self.paces.lock();
         for (name, times) in found {
             // What this run sent is counted already.
@@ -148,6 +153,7 @@ impl Registry {
                 pace.earlier(at, count, now);
             }
         }
+        self.paces.is_counted.store(true, Ordering::Release);
         Ok(())
     }
 }

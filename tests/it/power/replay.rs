@@ -11,6 +11,7 @@ use crate::support::app::Home;
 use crate::support::disk::Cut;
 use crate::support::image::Image;
 use crate::support::load::{Load, Post};
+use crate::support::metrics::Scrape;
 use crate::support::replay::{CALLS, Replay};
 use crate::support::trace::{self, Call};
 use crate::support::wait::{LIMIT, eventually};
@@ -119,6 +120,16 @@ async fn traced(root: &Path, syncing: Syncing, peers: &Peers, first: usize) -> (
             (load.ended_count() == run * POSTS / 2).then_some(())
         })
         .await;
+        if run == 2 {
+            // The first is stopped in the midst of it.
+            eventually("what can go out has gone out", async || {
+                let scrape = Scrape::of(&app.client).await;
+                let depth =
+                    |state| scrape.count("queue_depth", &[("provider", "open"), ("state", state)]);
+                (depth("ready") + depth("inFlight") == 0).then_some(())
+            })
+            .await;
+        }
         load.serve(None);
         app.process.term();
         app.process.exit(LIMIT).await;
