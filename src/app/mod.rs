@@ -4,7 +4,6 @@
 //! ready, posts refused, nothing more claimed, sends under way end within the grace time and are
 //! recorded, the API closes, the store closes. Nothing is drained: the disk is the truth.
 
-mod background;
 mod dev;
 mod kubernetes;
 mod webhook;
@@ -38,7 +37,6 @@ use crate::smtp::{SmtpTransport, Timeouts};
 use crate::store::{DiskStore, Opened, Options};
 use crate::tracer::Tracer;
 
-use background::Background;
 pub use dev::dev;
 use kubernetes::Kubernetes;
 
@@ -258,11 +256,7 @@ impl App {
         };
         let mut store_stopped = self.store.stopped();
         let mut signals = StopSignals::watch()?;
-        let background = Background::start().context("cannot start threads for delivery")?;
-        let delivering = {
-            let _there = background.enter();
-            delivery.start()
-        };
+        let delivering = delivery.start();
         let limits = Limits { connections_count_max: connections.callers_max, ..Limits::default() };
         let serving = server::serve(listener, router(api.clone()), limits, self.closing.clone());
         let answering = tokio::spawn(serving);

@@ -6,7 +6,7 @@ mod acting;
 use mail_parser::{Message, MessageParser};
 use serde_json::{Value, json};
 
-use crate::support::app::{App, Home, Provider};
+use crate::support::app::{Home, Provider};
 use crate::support::client::text;
 use crate::support::provider::manifests;
 use crate::support::sink::{Act, Moment, Sink};
@@ -25,39 +25,6 @@ fn many(count: usize) -> Value {
 
 fn parse(accepted: &Accepted) -> Message<'_> {
     MessageParser::new().parse(&accepted.bytes).expect("a message")
-}
-
-/// The `nice` of each of its threads of this name, and for how long it has worked, in clock ticks.
-fn threads(app: &App, name: &str) -> Vec<(i32, u64)> {
-    let folder = format!("/proc/{}/task", app.process.id());
-    let tasks = std::fs::read_dir(folder).expect("the server runs");
-    let threads = tasks.filter_map(|task| {
-        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
-        let (head, rest) = stat.rsplit_once(") ")?;
-        let fields: Vec<&str> = rest.split(' ').collect();
-        // See proc_pid_stat(5): the state is the third field.
-        let ticks = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
-        head.ends_with(&format!("({name}")).then_some((fields[16].parse().ok()?, ticks))
-    });
-    threads.collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mail_goes_out_on_threads_that_give_way_to_those_that_take_it_in() {
-    let server = SmtpServer::start(Script::plain()).await;
-    let app = Home::new(&[Provider::plain("main", server.port())]).start().await;
-    let usual = threads(&app, "tokio-rt-worker");
-    assert!(!usual.is_empty());
-    let usual = usual[0].0;
-    // Until it has taken time that the kernel counts.
-    eventually("mail goes out on them", async || {
-        let id = app.notify(&many(50)).await;
-        app.jobs_are(&id, &["delivered"; 50]).await;
-        let threads = threads(&app, "delivery");
-        assert!(threads.iter().all(|(nice, _)| usual < *nice), "{threads:?}");
-        threads.iter().any(|(_, ticks)| 0 < *ticks).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
