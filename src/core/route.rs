@@ -49,6 +49,12 @@ impl Catalog {
         find(&self.clusters, &self.namespace, reference)
     }
 
+    /// Whether any provider, enabled or not, may be given only so many messages in a time.
+    #[must_use]
+    pub fn is_any_limited(&self) -> bool {
+        self.providers.values().any(|provider| provider.limits.count())
+    }
+
     /// The enabled provider marked as default. Of several the oldest wins, then the first by name.
     #[must_use]
     pub fn default_provider(&self) -> Option<&Arc<Provider>> {

@@ -149,8 +149,7 @@ impl Delivery {
     async fn count_where_limited(self: Arc<Self>, stop: CancellationToken) {
         let mut catalogs = self.registry.watch();
         loop {
-            let catalog = catalogs.borrow_and_update().clone();
-            let is_limited = catalog.providers.values().any(|provider| provider.limits.count());
+            let is_limited = catalogs.borrow_and_update().is_any_limited();
             if is_limited && self.count_earlier().await {
                 return;
             }

@@ -68,9 +68,8 @@ impl Delivery {
             let before = |kept: Duration| Time(now.0.saturating_sub(millis(kept)));
             // A day that is limited is counted from the history at the next start.
             let catalog = self.registry.catalog();
-            let is_counted = catalog.providers.values().any(|provider| provider.limits.count());
             // Nor is it known at first in a cluster whether there will be such a limit.
-            let is_counted = is_counted || catalog.providers.is_empty();
+            let is_counted = catalog.is_any_limited() || catalog.providers.is_empty();
             let history = if is_counted { history.max(Pace::DAY) } else { history };
             let gone = self.queue.forget(before(history), before(dead_letters), before(keys)).await;
             match gone {

@@ -2,10 +2,9 @@
 //! removal, forgets nothing.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::OnceCell;
 
 use super::Registry;
 use crate::core::outcome::Outcome;
@@ -17,10 +16,8 @@ use crate::core::time::Time;
 #[derive(Debug, Default)]
 pub(super) struct Paces {
     by_name: Mutex<BTreeMap<ProviderName, Pace>>,
-    /// Held by whoever counts in what earlier runs sent.
-    earlier: AsyncMutex<()>,
-    /// Whether that is done.
-    is_counted: AtomicBool,
+    /// There once what earlier runs sent is counted in.
+    earlier: OnceCell<()>,
 }
 
 impl Paces {
@@ -120,7 +117,7 @@ impl Registry {
     #[must_use]
     pub fn day_count(&self, name: &ProviderName) -> Option<u64> {
         self.catalog().providers.get(name)?.limits.messages_per_day?;
-        if !self.paces.is_counted.load(Ordering::Acquire) {
+        if !self.paces.earlier.initialized() {
             return None;
         }
         let mut paces = self.paces.lock();
@@ -135,25 +132,23 @@ impl Registry {
         &self,
         find: impl AsyncFnOnce(Time) -> Result<Tally, E>,
     ) -> Result<(), E> {
-        let _counting = self.paces.earlier.lock().await;
-        if self.paces.is_counted.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        let day = u64::try_from(Pace::DAY.as_millis()).unwrap_or(u64::MAX);
-        let found = find(Time(now.0.saturating_sub(day))).await?;
-        let mut paces = self.paces.lock();
-        for (name, times) in found {
-            // What this run sent is counted already.
-            let sent_already = paces.contains_key(&name);
-            let pace = paces.entry(name).or_default();
-            for (at, count) in
-                times.into_iter().filter(|(at, _)| !sent_already || *at < self.started)
-            {
-                pace.earlier(at, count, now);
+        let count = async || {
+            let now = self.clock.now();
+            let day = u64::try_from(Pace::DAY.as_millis()).unwrap_or(u64::MAX);
+            let found = find(Time(now.0.saturating_sub(day))).await?;
+            let mut paces = self.paces.lock();
+            for (name, times) in found {
+                // What this run sent is counted already.
+                let sent_already = paces.contains_key(&name);
+                let pace = paces.entry(name).or_default();
+                for (at, count) in
+                    times.into_iter().filter(|(at, _)| !sent_already || *at < self.started)
+                {
+                    pace.earlier(at, count, now);
+                }
             }
-        }
-        self.paces.is_counted.store(true, Ordering::Release);
-        Ok(())
+            Ok(())
+        };
+        self.paces.earlier.get_or_try_init(count).await.copied()
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderValue, StatusCode};
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, StatusCode};
 use breakglass_mailer::core::health::HealthEvent;
 use breakglass_mailer::core::notification::Address;
 use breakglass_mailer::core::outcome::Cause;
@@ -14,6 +15,14 @@ use crate::support::api::{Answer, TestApi, notification, post, provider};
 use crate::support::app::{Home, Provider as Manifest};
 use crate::support::cli::Shell;
 use crate::support::smtp::{Script, SmtpServer};
+
+/// A post with an idempotency key.
+fn keyed(key: &str, path: &str, body: &Value) -> Request<Body> {
+    let mut request = post(path, body);
+    let key = HeaderValue::from_bytes(key.as_bytes()).expect("a value");
+    request.headers_mut().insert("idempotency-key", key);
+    request
+}
 
 /// Posts as a dry run.
 async fn dry(api: &TestApi, body: &Value) -> Answer {
@@ -86,17 +95,12 @@ async fn a_dry_run_tells_the_rule_the_chain_the_queue_and_what_became_of_every_l
 async fn a_dry_run_takes_nothing_in_and_no_key() {
     let api = TestApi::start();
     let body = notification(&["a@example.com"]);
-    let keyed = |path: &str, body: &Value| {
-        let mut request = post(path, body);
-        request.headers_mut().insert("idempotency-key", "k-1".parse().expect("a value"));
-        request
-    };
-    assert_eq!(api.send(keyed("/notify?dryRun=true", &body)).await.status, StatusCode::OK);
+    assert_eq!(api.send(keyed("k-1", "/notify?dryRun=true", &body)).await.status, StatusCode::OK);
     assert_eq!(api.store.notifications_count(), 0);
     assert_eq!(api.get("/queue").await["depth"], 0);
     // The key is still free for any request.
     let other = notification(&["b@example.com"]);
-    let answer = api.send(keyed("/notify?dryRun=false", &other)).await;
+    let answer = api.send(keyed("k-1", "/notify?dryRun=false", &other)).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(answer.header("idempotency-replayed"), "");
     assert_eq!(api.get("/queue").await["depth"], 1);
@@ -144,12 +148,8 @@ async fn what_is_bad_in_itself_is_refused_as_without_a_dry_run() {
         assert_eq!(answer.text, api.post("/notify", body).await.text);
     }
     for key in ["", "two words", "\u{d7}", &"k".repeat(256)] {
-        let [dry, wet] = ["/notify?dryRun=true", "/notify"].map(async |path| {
-            let mut request = post(path, &notification(&["a@example.com"]));
-            let key = HeaderValue::from_bytes(key.as_bytes()).expect("a value");
-            request.headers_mut().insert("idempotency-key", key);
-            api.send(request).await
-        });
+        let [dry, wet] = ["/notify?dryRun=true", "/notify"]
+            .map(async |path| api.send(keyed(key, path, &notification(&["a@example.com"]))).await);
         let (dry, wet) = (dry.await, wet.await);
         assert_eq!(dry.status, StatusCode::BAD_REQUEST, "{key:?}");
         assert_eq!(dry.text, wet.text);

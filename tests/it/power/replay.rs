@@ -11,7 +11,6 @@ use crate::support::app::Home;
 use crate::support::disk::Cut;
 use crate::support::image::Image;
 use crate::support::load::{Load, Post};
-use crate::support::metrics::Scrape;
 use crate::support::replay::{CALLS, Replay};
 use crate::support::trace::{self, Call};
 use crate::support::wait::{LIMIT, eventually};
@@ -122,13 +121,8 @@ async fn traced(root: &Path, syncing: Syncing, peers: &Peers, first: usize) -> (
         .await;
         if run == 2 {
             // The first is stopped in the midst of it.
-            eventually("what can go out has gone out", async || {
-                let scrape = Scrape::of(&app.client).await;
-                let depth =
-                    |state| scrape.count("queue_depth", &[("provider", "open"), ("state", state)]);
-                (depth("ready") + depth("inFlight") == 0).then_some(())
-            })
-            .await;
+            app.queue_has("open", "ready", 0).await;
+            app.queue_has("open", "inFlight", 0).await;
         }
         load.serve(None);
         app.process.term();
