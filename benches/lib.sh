@@ -197,6 +197,12 @@ drained() {
   until [[ $(depth "$1") == 0 ]]; do sleep 0.2; done
 }
 
+# Bytes that anybody wrote so far to the disk that everything happens on. What a process wrote does not
+# tell: the kernel counts every page of a folio of which one is written.
+disk_written() {
+  echo $((512 * $(tr -s ' ' <"/sys/dev/block/$(stat -c %Hd:%Ld "$work")/stat" | cut -d' ' -f8)))
+}
+
 # of_process FILE NAME_OF_SERVER FIELD: a number of /proc/PID/FILE
 of_process() { sed -n "s/^$3:[[:space:]]*\([0-9]*\).*/\1/p" "/proc/${pids[$2]}/$1"; }
 

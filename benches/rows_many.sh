@@ -96,7 +96,7 @@ accepts_and_deliveries() {
 # content that was accepted and delivered, until ten seconds after the last: the index follows later.
 
 row_12() {
-  local bytes count port round written ratios
+  local bytes count port round before written ratios
   for bytes in 4096 32768; do
     ratios=()
     for ((round = 0; round < rounds; round++)); do
@@ -105,13 +105,15 @@ row_12() {
       free_port port
       sink sink "$port"
       serve ours "$(providers 0 16 "$port")"
+      sync
+      before=$(disk_written)
       post ours providers=16 callers=64 bytes="$bytes" posts="$count" >/dev/null
       drained ours
       sleep 10
-      written=$(of_process io ours write_bytes)
+      written=$(($(disk_written) - before))
       sleep 5
       note "row 12: $count messages of $bytes bytes: $written bytes written; at rest then" \
-        "$((($(of_process io ours write_bytes) - written) / 5120)) KiB/s"
+        "$((($(disk_written) - before - written) / 5120)) KiB/s"
       unserve ours KILL
       stop sink KILL
       ratios+=("$(calc "$written / ($count * $bytes)")")

@@ -1,8 +1,8 @@
 //! Copies of a store: `backup` makes one, also while a server works on it, and `restore` makes a data
 //! folder of one again. Both are the same copying.
 //!
-//! A copy is the journal as it was at one moment: segments are only ever appended to, so a beginning
-//! of the journal is a journal. The index is left out, since it is made from the journal. A copy is
+//! A copy is the journal as it was at one moment: records are only ever appended, so a beginning of the
+//! journal is a journal. The index is left out, since it is made from the journal. A copy is
 //! read back whole before it gets its names, and its folder is no store before that, so what was
 //! interrupted is never taken for a copy.
 
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::index::INDEX_VERSION;
 use super::notes::{CleanClose, write_checked};
-use super::recover::{Found, create_folders, look, segment_numbers};
+use super::recover::{Found, LOOKS_MAX, create_folders, look, segment_numbers};
 use super::segment::{segment_path, sync_folder};
 use super::verify::{Verified, verify};
 use super::{OpenError, lock};
@@ -75,8 +75,6 @@ pub fn restore(backup: &Path, folder: &Path) -> Result<Verified, BackupError> {
 
 /// Where a copy is until it is known to be whole.
 const DRAFT: &str = "incomplete";
-/// How often copying begins again, because the server that works on the store freed a segment.
-const COPIES_MAX: usize = 20;
 
 fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
     let draft = to.join(DRAFT);
@@ -88,26 +86,28 @@ fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
     copied
 }
 
-/// Makes a whole copy in `draft`.
+/// Makes a whole copy in `draft`. It begins again as [`look`] does, for the same reasons.
 fn fill(from: &Path, draft: &Path) -> Result<(), BackupError> {
     let mut copies_count = 0;
-    loop {
+    let mut wrong_before = None;
+    let end = loop {
         copies_count += 1;
-        match copy_files(from, draft) {
-            Err(error) if error.is_not_found() && copies_count < COPIES_MAX => {
-                fs::remove_dir_all(draft).map_err(|e| OpenError::io("remove", draft, &e))?;
+        match copy_files(from, draft).and_then(|()| look(draft, |(), _| ())) {
+            Err(error) if error.is_not_found() && copies_count < LOOKS_MAX => {}
+            copied => {
+                let ((), Found { end, damage, refusals, .. }) = copied?;
+                let damage = damage.iter().map(ToString::to_string);
+                let wrong: Vec<_> =
+                    damage.chain(refusals.iter().map(ToString::to_string)).collect();
+                let Some(first) = wrong.first().cloned() else { break end };
+                let (folder, places_count) = (from.to_owned(), wrong.len());
+                if wrong_before.replace(wrong.clone()) == Some(wrong) || copies_count == LOOKS_MAX {
+                    return Err(BackupError::Damaged { folder, first, places_count });
+                }
             }
-            copied => break copied?,
         }
-    }
-    let ((), found) = look(draft, |(), _| ())?;
-    let Found { end, damage, refusals, .. } = found;
-    let damage = damage.iter().map(ToString::to_string);
-    let mut wrong = damage.chain(refusals.iter().map(ToString::to_string));
-    if let Some(first) = wrong.next() {
-        let (folder, places_count) = (from.to_owned(), 1 + wrong.count());
-        return Err(BackupError::Damaged { folder, first, places_count });
-    }
+        fs::remove_dir_all(draft).map_err(|error| OpenError::io("remove", draft, &error))?;
+    };
 
     // What is behind the last whole record was being written at that moment.
     let journal = draft.join("journal");

@@ -9,21 +9,22 @@
 //! What may or may not be on the disk then is not answered at all: after a refusal it would have to
 //! be gone, and the next start may find it. Whoever waits learns of it from the end of the process.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, pwritev};
+use rustix::io::Errno;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::entry::Entry;
 use super::frame::Encoded;
 use super::reserve::Reserve;
-use super::segment::{SEGMENT_HEADER_BYTES, create_segment, segment_path, sync_data};
+use super::segment::{SEGMENT_HEADER_BYTES, segment_path};
+use super::tail::Tail;
 use crate::queue::store::StoreError;
 
 /// New notifications are refused while the volume has less room than this: what is left is for
@@ -35,9 +36,6 @@ const SEGMENT_BYTES_LIMIT: u64 = OFFSET_MAX / 2;
 const ROOM_PER_SEGMENT: u64 = 16;
 /// A batch is written at once when it has grown to this.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-
-/// The kernel takes no more slices at once (`IOV_MAX`).
-const SLICES_MAX: usize = 1024;
 
 /// No frame begins behind so many bytes of a segment, so that a [`Location`] is small: a million of
 /// them may have to be in memory.
@@ -91,7 +89,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         // A sender that is dropped tells that there will be no answer.
-        std::mem::forget(self.0.take());
+        mem::forget(self.0.take());
     }
 }
 
@@ -127,7 +125,7 @@ pub(super) struct Writer {
     folder: PathBuf,
     store: Uuid,
     segment_bytes_max: u64,
-    file: File,
+    tail: Tail,
     end: End,
     is_short: bool,
     stopped: Option<String>,
@@ -151,16 +149,12 @@ impl Writer {
         segment_bytes_max: u64,
         reserve: Arc<Reserve>,
     ) -> io::Result<Self> {
-        let path = segment_path(folder, end.segment);
-        let file = OpenOptions::new().write(true).open(path)?;
-        if file.metadata()?.len() != end.bytes {
-            file.set_len(end.bytes)?;
-            file.sync_all()?;
-        }
+        let segment_bytes_max = segment_bytes_max.min(SEGMENT_BYTES_LIMIT);
+        let room_bytes = room_bytes(&reserve, segment_bytes_max);
+        let tail = Tail::open(&segment_path(folder, end.segment), end.bytes, room_bytes)?;
         let folder = folder.to_owned();
         let (is_short, stopped) = (false, None);
-        let segment_bytes_max = segment_bytes_max.min(SEGMENT_BYTES_LIMIT);
-        Ok(Self { folder, store, segment_bytes_max, file, end, is_short, stopped, reserve })
+        Ok(Self { folder, store, segment_bytes_max, tail, end, is_short, stopped, reserve })
     }
 
     /// Writes until all senders are gone; answers where the journal ends. What is on stable storage
@@ -181,6 +175,10 @@ impl Writer {
                 batch.push(next);
             }
             self.commit(batch, durable, listener);
+        }
+        if self.stopped.is_none() {
+            // The next start would do it, too.
+            let _ = self.tail.cut(self.end.bytes);
         }
         self.end
     }
@@ -205,8 +203,12 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
+        let mut had_room = self.tail.has_room();
         let mut written = self.write(&mut batch, listener);
-        if matches!(written, Err(Failure::Refused(StoreError::NoSpace))) && self.reserve.release() {
+        // With a write that failed the volume got that room back.
+        while matches!(written, Err(Failure::Refused(StoreError::NoSpace)))
+            && (mem::take(&mut had_room) || self.reserve.release())
+        {
             written = self.write(&mut batch, listener);
         }
         match written {
@@ -267,11 +269,11 @@ impl Writer {
             end.bytes += encoded.frame().len() as u64;
         }
         let frames = batch.iter().flat_map(|append| &append.records);
-        let mut frames: Vec<_> = frames.map(|(_, it)| IoSlice::new(it.frame())).collect();
-        if let Err(error) = write_all_at(&self.file, &mut frames, self.end.bytes) {
+        let frames = frames.map(|(_, it)| IoSlice::new(it.frame())).collect();
+        if let Err(error) = self.tail.write(frames, self.end.bytes, end.bytes) {
             return Err(self.undo(&error));
         }
-        if let Err(error) = sync_data(&self.file) {
+        if let Err(error) = self.tail.sync() {
             return Err(Failure::Unknown(what_failed("sync", &self.path(), &error)));
         }
         self.end = end;
@@ -280,7 +282,7 @@ impl Writer {
 
     /// After a failed write the file is cut back to what was acknowledged.
     fn undo(&mut self, error: &io::Error) -> Failure {
-        let cut = self.file.set_len(self.end.bytes).and_then(|()| self.file.sync_all());
+        let cut = self.tail.cut(self.end.bytes).and_then(|()| self.tail.sync_all());
         match cut {
             Ok(()) if is_no_space(error) => Failure::Refused(StoreError::NoSpace),
             Ok(()) => {
@@ -297,9 +299,10 @@ impl Writer {
     /// Goes on in a new segment; answers its number and length.
     pub(super) fn begin_segment(&mut self) -> io::Result<(u64, u64)> {
         let segment = self.end.segment + 1;
-        let is_spacious = self.segment_bytes_max <= self.reserve.room() / ROOM_PER_SEGMENT;
-        let room_bytes = if is_spacious { self.segment_bytes_max } else { 0 };
-        self.file = create_segment(&self.folder, self.store, segment, room_bytes)?;
+        let room_bytes = room_bytes(&self.reserve, self.segment_bytes_max);
+        let tail = Tail::create(&self.folder, self.store, segment, room_bytes)?;
+        // A reader would know the zeros behind its end for what they are.
+        let _ = mem::replace(&mut self.tail, tail).cut(self.end.bytes);
         self.end.segment = segment;
         self.end.bytes = SEGMENT_HEADER_BYTES as u64;
         Ok((segment, self.end.bytes))
@@ -311,9 +314,9 @@ impl Writer {
         let wanted = if self.is_short { 2 * RESERVE_BYTES } else { RESERVE_BYTES };
         let lacks = || self.reserve.room() < self.reserve.wanted(wanted + bytes);
         let mut is_short = lacks();
-        if is_short && !self.is_short {
+        if is_short && self.tail.has_room() {
             // What was set aside for this segment may be needed elsewhere.
-            let _ = self.file.set_len(self.end.bytes);
+            let _ = self.tail.cut(self.end.bytes);
             is_short = lacks();
         }
         let folder = self.folder.display().to_string();
@@ -346,23 +349,14 @@ impl Writer {
     }
 }
 
-fn append_bytes(append: &Append) -> usize {
-    append.records.iter().map(|(_, encoded)| encoded.frame().len()).sum()
+/// How much is set aside for a segment.
+fn room_bytes(reserve: &Reserve, segment_bytes_max: u64) -> u64 {
+    let is_spacious = segment_bytes_max <= reserve.room() / ROOM_PER_SEGMENT;
+    if is_spacious { segment_bytes_max } else { 0 }
 }
 
-fn write_all_at(file: &File, mut bytes: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match pwritev(file, &bytes[..bytes.len().min(SLICES_MAX)], at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => {
-                at += count as u64;
-                IoSlice::advance_slices(&mut bytes, count);
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+fn append_bytes(append: &Append) -> usize {
+    append.records.iter().map(|(_, encoded)| encoded.frame().len()).sum()
 }
 
 pub(super) fn is_no_space(error: &io::Error) -> bool {

@@ -14,8 +14,8 @@
 //! no byte of it, without its lock, so a server may work on it meanwhile.
 //!
 //! A commit is encoded by its caller, written and synced by the journal's thread together with all
-//! others that wait, and answered by another while the next are written. The index follows on a thread of its own; reads wait until it
-//! has caught up with what was committed before they began.
+//! others that wait, and answered by another while the next are written. The index follows on a thread
+//! of its own; reads wait until it has caught up with what was committed before they began.
 //!
 //! A store opens and delivers without its index, from the journal and memory: on a volume without
 //! room for one, and on a disk that fails under it. Until the index is made again, new mail is
@@ -50,6 +50,7 @@ mod shared;
 mod stats;
 mod strays;
 mod table;
+mod tail;
 mod verify;
 
 use std::fs::{self, File, TryLockError};

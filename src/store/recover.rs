@@ -63,17 +63,21 @@ pub(super) enum Purpose {
     Look,
 }
 
-/// How often a journal is read again from its beginning, because the server that works on it freed
-/// a segment that was still to be read.
-const LOOKS_MAX: usize = 20;
+/// How often a journal is read again from its beginning, because of the server that works on it.
+pub(super) const LOOKS_MAX: usize = 20;
 
 /// Reads the journal for [`Purpose::Look`], also while a server works on it: then as far as it was
 /// written at one moment. Each sound record goes to `visit` with what it gathers.
+///
+/// It is read again when a segment was freed that was still to be read, and where something is
+/// damaged: what was written while it was read may be there behind what was not yet there before it.
+/// That is never in the same place twice.
 pub(super) fn look<T: Default>(
     folder: &Path,
     mut visit: impl FnMut(&mut T, Scanned),
 ) -> Result<(T, Found), OpenError> {
     let mut looks_count = 0;
+    let mut damage_before = None;
     loop {
         let mut gathered = T::default();
         let note = notes::clean_close(folder);
@@ -86,6 +90,12 @@ pub(super) fn look<T: Default>(
             Err(error) if error.is_not_found() && looks_count < LOOKS_MAX => {}
             found => {
                 let mut found = found?;
+                if !found.damage.is_empty()
+                    && damage_before.replace(found.damage.clone()).as_ref() != Some(&found.damage)
+                    && looks_count < LOOKS_MAX
+                {
+                    continue;
+                }
                 if let Err(what) = notes::closed(folder) {
                     let file = PathBuf::from("index.clean");
                     found.damage.push(Damage { file, offset: 0, what });
@@ -326,8 +336,7 @@ fn create(folder: &Path, journal: &Path) -> Result<Found, OpenError> {
         }
         _ => {}
     }
-    create_segment(journal, store, 1, 0)
-        .map_err(|error| OpenError::io("create", journal, &error))?;
+    create_segment(journal, store, 1).map_err(|error| OpenError::io("create", journal, &error))?;
     write_identity(folder, store, 1)?;
     let bytes = SEGMENT_HEADER_BYTES as u64;
     let end = End { segment: 1, bytes, sequence: 0 };

@@ -39,7 +39,7 @@ impl<'a> Scan<'a> {
         let mut at = SEGMENT_HEADER_BYTES.min(self.bytes.len());
         loop {
             let Some((found, frame)) = self.next_frame(at) else {
-                if at < self.bytes.len() && self.synced > self.sequence {
+                if self.synced > self.sequence && !self.is_room(at) {
                     self.set_aside(folder, at, self.bytes.len(), "no record", damage)?;
                 }
                 return Ok(at as u64);
@@ -73,6 +73,13 @@ impl<'a> Scan<'a> {
             }
             at = end;
         }
+    }
+
+    /// Whether there is nothing from `at` on but what was never written over. What is missing where the
+    /// last record is known, is no room.
+    fn is_room(&self, at: usize) -> bool {
+        let rest = &self.bytes[at..];
+        rest.is_empty() || (self.synced == u64::MAX && rest.iter().all(|byte| *byte == 0))
     }
 
     /// The greatest `synced` of the segment: what was acknowledged before any of its frames was

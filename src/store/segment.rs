@@ -4,7 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
 use uuid::Uuid;
 
 use super::frame::array;
@@ -68,20 +67,10 @@ pub(super) fn sync_data(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Creates a segment and makes its name durable. The volume sets `room_bytes` aside for it, so that
-/// no write has to look for free blocks; the file is not longer by that.
-pub(super) fn create_segment(
-    folder: &Path,
-    store: Uuid,
-    segment: u64,
-    room_bytes: u64,
-) -> io::Result<File> {
+/// Creates a segment and makes its name durable.
+pub(super) fn create_segment(folder: &Path, store: Uuid, segment: u64) -> io::Result<File> {
     let path = segment_path(folder, segment);
     let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-    if room_bytes > 0 {
-        // Only faster: a file system that cannot do it, or not so much, takes the writes all the same.
-        let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, room_bytes);
-    }
     let begun = file
         .write_all(&segment_header(store, segment))
         .and_then(|()| sync_data(&file))

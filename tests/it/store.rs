@@ -16,7 +16,7 @@ use breakglass_mailer::core::provider::ProviderName;
 use breakglass_mailer::core::time::Time;
 use breakglass_mailer::core::trace::TraceContext;
 use breakglass_mailer::queue::store::{Change, IdempotencyKey, Store, StoreError};
-use breakglass_mailer::store::{DiskStore, OpenError, Opened, Options};
+use breakglass_mailer::store::{DiskStore, OpenError, Opened, Options, verify};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -67,6 +67,13 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).expect("a copy");
         }
     }
+}
+
+/// What was written to a segment, without the zeros behind it.
+pub(crate) fn written(segment: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(segment).expect("the journal");
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    bytes
 }
 
 pub(crate) fn chain(names: &[&str]) -> Arc<[ProviderName]> {
@@ -198,7 +205,7 @@ async fn a_torn_end_is_cut_off_and_writing_goes_on_behind_it() {
     store.commit(vec![unanswered]).await.expect("a commit");
 
     let segment = "journal/0000000001.seg";
-    let whole = fs::read(disk.path().join(segment)).expect("the journal");
+    let whole = written(&disk.path().join(segment));
     for cut in [1, 30, 200] {
         let crashed = disk.copy();
         fs::write(crashed.path().join(segment), &whole[..whole.len() - cut]).expect("a write");
@@ -209,6 +216,51 @@ async fn a_torn_end_is_cut_off_and_writing_goes_on_behind_it() {
         again.commit(vec![change]).await.expect("a commit behind the cut");
         again.close().expect("a clean end");
     }
+}
+
+#[tokio::test]
+async fn room_behind_the_end_is_no_damage_and_a_missing_record_is_no_room() {
+    let disk = Disk::new();
+    let (store, _) = disk.open();
+    let notifications = filled(&store, 2).await;
+    let first = Path::new("journal/0000000001.seg");
+    let bytes_of = |disk: &Disk| disk.path().join(first).metadata().expect("the segment").len();
+
+    let room = bytes_of(&disk);
+    let (_, change) = accept(9, 1);
+    store.commit(vec![change]).await.expect("a commit");
+    assert_eq!(bytes_of(&disk), room, "a small commit changes bytes alone");
+    let before = told(&store, &notifications);
+    let crashed = disk.copy();
+    assert!(verify(crashed.path()).expect("it is read").is_whole());
+    let (again, opened) = crashed.open();
+    assert_eq!(opened.damage, vec![]);
+    assert!(told(&again, &notifications) == before);
+    assert!(bytes_of(&crashed) < room, "what is behind the end was cut off");
+
+    store.close().expect("a clean end");
+    drop(store);
+    assert!(bytes_of(&disk) < room, "a journal that was closed has no room");
+    let whole = fs::read(disk.path().join(first)).expect("the journal");
+    // A power cut may leave it to a segment that is not the last.
+    let longer = disk.copy();
+    let (store, _) = longer.open();
+    while !longer.path().join("journal/0000000002.seg").exists() {
+        store.commit(vec![accept(10, 1).1]).await.expect("a commit");
+    }
+    store.close().expect("a clean end");
+    let segment = fs::File::options().write(true).open(longer.path().join(first));
+    let segment = segment.expect("the first of two");
+    let length = segment.metadata().expect("its length").len();
+    segment.set_len(length + 5_000).expect("more room");
+    assert!(verify(longer.path()).expect("it is read").is_whole());
+
+    // Where the end is known, zeros before it are no room.
+    let cut = whole.len() - written(&disk.path().join(first)).len() + 50;
+    let zeros = [&whole[..whole.len() - cut], &vec![0; cut]].concat();
+    fs::write(disk.path().join(first), zeros).expect("a write");
+    let (_, opened) = disk.open();
+    assert_eq!(opened.damage.len(), 1, "{:?}", opened.damage);
 }
 
 #[tokio::test]

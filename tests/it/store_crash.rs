@@ -10,7 +10,7 @@ use breakglass_mailer::core::time::Time;
 use breakglass_mailer::queue::store::{Change, Store, StoreError};
 use breakglass_mailer::store::DiskStore;
 
-use crate::store::{Disk, accept, content, update};
+use crate::store::{Disk, accept, content, update, written};
 use crate::support::{live_jobs, lots, nightly};
 
 /// The end of one job, as the store tells it.
@@ -76,7 +76,7 @@ async fn an_end_torn_in_a_content_was_never_accepted_and_its_key_is_free() {
     store.commit(vec![change]).await.expect("a commit");
     let crashed = disk.copy();
     let segment = crashed.path().join("journal/0000000001.seg");
-    let mut bytes = fs::read(&segment).expect("the journal");
+    let mut bytes = written(&segment);
     let length = bytes.len();
     bytes[length - 100..].fill(0);
     fs::write(&segment, bytes).expect("a write");
