@@ -73,10 +73,12 @@ fn whatever_fails_every_accepted_job_ends_and_nothing_is_sent_too_early_too_ofte
 /// The same seed is the same run, or a seed that failed could not be looked into.
 #[test]
 fn a_run_can_be_repeated() {
-    let (seed, _) = seed();
-    let (one, other) = (Run::of(seed), Run::of(seed));
-    assert!(!one.history.is_empty());
-    assert_eq!(one.history, other.history);
+    let (first, _) = seed();
+    // In a rare one nothing is accepted.
+    let mut runs = (0..10).map(|nth| first.wrapping_add(nth)).map(|seed| (seed, Run::of(seed)));
+    let eventful = runs.find(|(_, run)| !run.history.is_empty());
+    let (seed, one) = eventful.expect("something happens in one of ten");
+    assert_eq!(one.history, Run::of(seed).history, "seed {seed}");
 }
 
 /// What happened in all runs together: a simulation in which nothing goes wrong proves nothing.
