@@ -17,6 +17,7 @@ mod budget;
 mod deadletters;
 mod endpoints;
 mod explain;
+mod express;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

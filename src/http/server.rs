@@ -31,6 +31,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::express::{Express, Seat};
 use super::problem::{Problem, ProblemKind};
 use super::stream::PatientStream;
 
@@ -101,6 +102,7 @@ async fn run(
         // A client may close its side behind the request and still wait for the answer.
         .half_close(true)
         .max_buf_size(limits.header_bytes_max);
+    let express = Arc::new(Express::start());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -113,24 +115,26 @@ async fn run(
             wanted: Box::pin(places.wanted.clone().notified_owned()),
             stop: stop.clone(),
         };
-        let tls = tls.clone();
+        let (tls, express) = (tls.clone(), express.clone());
         tokio::spawn(async move {
+            // The rest of it comes into being only where there is a request: a connection without one
+            // is small.
             match tls {
                 None => {
                     if conversation.begins(&stream, limits.header_time_max).await {
-                        // Boxed, so that a connection without a request is small.
-                        Box::pin(conversation.hold(stream)).await;
+                        express.spawn(|seat| conversation.hold(stream, seat, place));
                     }
                 }
                 Some(tls) => {
                     match Box::pin(timeout(HANDSHAKE_TIME_MAX, tls.accept(stream))).await {
-                        Ok(Ok(stream)) => Box::pin(conversation.hold(stream)).await,
+                        Ok(Ok(stream)) => {
+                            express.spawn(|seat| conversation.hold(stream, seat, place));
+                        }
                         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                         Err(_) => tracing::debug!("a TLS handshake took too long"),
                     }
                 }
             }
-            drop(place);
         });
     }
     drop(listener);
@@ -163,12 +167,20 @@ impl Conversation {
         }
     }
 
-    async fn hold<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
+    /// Answers requests until the connection ends, which gives its place back.
+    async fn hold<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        stream: S,
+        seat: Seat,
+        _place: OwnedSemaphorePermit,
+    ) {
         let Self { builder, router, mut wanted, stop } = self;
         let (is_wanted, has_answered) = (AtomicBool::new(false), AtomicBool::new(false));
         let service = service_fn(|request| {
             let (router, is_wanted, has_answered) = (router.clone(), &is_wanted, &has_answered);
+            let seat = &seat;
             Box::pin(async move {
+                let _served = seat.serve().await;
                 let mut response = answer(router, request).await?;
                 has_answered.store(true, Ordering::Relaxed);
                 if is_wanted.load(Ordering::Relaxed) {
