@@ -4,7 +4,8 @@
 //! (`openapi`) at once. A request is read in three steps: its bytes are bounded and typed (`body`),
 //! its shape is checked with every fault told at once (`fields`, `request`, `params`), and only
 //! then does it meet the queue. Whatever changes the queue runs in a task of its own, so that a
-//! client that hangs up cuts nothing in half. Every error is a `problem`.
+//! client that hangs up cuts nothing in half. Every error is a `problem`. Callers that ask now and then
+//! are served on a thread of their own (`express`), beside whatever others do.
 //!
 //! The operator's page (`ui`) is no part of the API, but a caller of it like any other.
 //!

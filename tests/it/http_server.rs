@@ -49,6 +49,22 @@ async fn a_client_that_closes_its_side_still_gets_its_answer() {
     assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 202 "));
 }
 
+/// They come at once, so only the first one finds a connection that has paused: the others are served
+/// on other threads.
+#[tokio::test]
+async fn requests_that_come_at_once_are_answered_in_order() {
+    let server = Served::start(Limits::default()).await;
+    let length = GOOD.len();
+    let header = "Host: x\r\nContent-Type: application/json\r\n";
+    let kept = format!("POST /notify HTTP/1.1\r\n{header}Content-Length: {length}\r\n\r\n{GOOD}");
+    let mut bytes = [kept.as_bytes(), LIVEZ].concat().repeat(5);
+    bytes.extend(post(&format!("Content-Length: {length}\r\n"), GOOD));
+    let answers = server.exchange(&bytes).await;
+    let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|it| &it[..3]).collect();
+    assert_eq!(statuses, [["202", "200"].repeat(5), vec!["202"]].concat());
+    assert_eq!(server.api.store.notifications_count(), 6);
+}
+
 #[tokio::test]
 async fn too_much_is_answered_although_the_client_still_sends() {
     let server = Served::start(Limits::default()).await;
