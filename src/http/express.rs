@@ -36,6 +36,14 @@ struct Threads {
     served_count: AtomicUsize,
 }
 
+impl Threads {
+    /// Counts one more request on the express thread, unless there are enough.
+    fn takes_one_more(&self) -> bool {
+        let one_more = |count: usize| (count < SERVED_MAX).then_some(count + 1);
+        self.served_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+}
+
 impl Express {
     /// Starts the thread; everything else runs where this is called.
     pub(super) fn start() -> Self {
@@ -87,26 +95,20 @@ impl Seat {
     /// Goes where the request that has just begun is to be served, which lasts until the answer is
     /// dropped.
     pub(super) async fn serve(&self) -> Served<'_> {
-        let served = Served { seat: self, is_express: self.is_for_express() };
         let moves = {
             let mut place = self.place();
-            place.has_to_move = place.is_express != served.is_express;
-            place.is_express = served.is_express;
+            let has_paused = place.last_answer.is_none_or(|last| PAUSE <= last.elapsed());
+            let is_express = has_paused && self.threads.takes_one_more();
+            place.has_to_move = place.is_express != is_express;
+            place.is_express = is_express;
             place.has_to_move
         };
+        let served = Served(self);
         if moves {
             // Its next poll is over there.
             yield_now().await;
         }
         served
-    }
-
-    /// Whether the next request is for the express thread, which it is then counted for.
-    fn is_for_express(&self) -> bool {
-        let has_paused = self.place().last_answer.is_none_or(|last| PAUSE <= last.elapsed());
-        let one_more = |count: usize| (count < SERVED_MAX).then_some(count + 1);
-        let count = &self.threads.served_count;
-        has_paused && count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
     /// Once, where it has to go before it is polled again.
@@ -124,17 +126,15 @@ impl Seat {
 }
 
 /// A request under way.
-pub(super) struct Served<'a> {
-    seat: &'a Seat,
-    is_express: bool,
-}
+pub(super) struct Served<'a>(&'a Seat);
 
 impl Drop for Served<'_> {
     fn drop(&mut self) {
-        if self.is_express {
-            self.seat.threads.served_count.fetch_sub(1, Ordering::Relaxed);
+        let mut place = self.0.place();
+        if place.is_express {
+            self.0.threads.served_count.fetch_sub(1, Ordering::Relaxed);
         }
-        self.seat.place().last_answer = Some(Instant::now());
+        place.last_answer = Some(Instant::now());
     }
 }
 
@@ -177,17 +177,18 @@ mod tests {
         let express = Express::start();
         let (told, mut places) = mpsc::unbounded_channel();
         express.spawn(|seat| async move {
-            let mut pause = Duration::ZERO;
             for is_wanted in [true, false, true, false] {
-                while {
+                let mut pause = PAUSE;
+                loop {
                     let served = seat.serve().await;
-                    let is_right = is_express() == is_wanted;
-                    // As soon as may be, or later and later.
-                    pause = if is_wanted { 2 * pause.max(PAUSE) } else { Duration::ZERO };
+                    if is_express() == is_wanted {
+                        break;
+                    }
                     drop(served);
-                    !is_right
-                } {
-                    tokio::time::sleep(pause).await;
+                    if is_wanted {
+                        tokio::time::sleep(pause).await;
+                        pause *= 2;
+                    }
                 }
                 let _ = told.send(is_wanted);
             }

@@ -6,7 +6,7 @@ use breakglass_mailer::http::server::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::served::{GOOD, Served, raw_post as post, read_to_end};
+use crate::support::served::{GOOD, Served, kept_post, raw_post as post, read_to_end};
 
 #[tokio::test]
 async fn what_is_not_a_request_is_refused_and_makes_no_job() {
@@ -54,11 +54,9 @@ async fn a_client_that_closes_its_side_still_gets_its_answer() {
 #[tokio::test]
 async fn requests_that_come_at_once_are_answered_in_order() {
     let server = Served::start(Limits::default()).await;
-    let length = GOOD.len();
-    let header = "Host: x\r\nContent-Type: application/json\r\n";
-    let kept = format!("POST /notify HTTP/1.1\r\n{header}Content-Length: {length}\r\n\r\n{GOOD}");
-    let mut bytes = [kept.as_bytes(), LIVEZ].concat().repeat(5);
-    bytes.extend(post(&format!("Content-Length: {length}\r\n"), GOOD));
+    let length = format!("Content-Length: {}\r\n", GOOD.len());
+    let mut bytes = [&kept_post(&length, GOOD), LIVEZ].concat().repeat(5);
+    bytes.extend(post(&length, GOOD));
     let answers = server.exchange(&bytes).await;
     let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|it| &it[..3]).collect();
     assert_eq!(statuses, [["202", "200"].repeat(5), vec!["202"]].concat());

@@ -4,17 +4,11 @@
 use breakglass_mailer::http::server::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::served::{GOOD, Served, raw_post, read_to_end};
+use crate::support::served::{GOOD, Served, kept_post as kept, raw_post, read_to_end};
 
 /// A second request, hidden behind or inside another one.
 const HIDDEN: &str = "POST /notify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
     Content-Length: 57\r\n\r\n{\"recipients\":[\"e@example.net\"],\"subject\":\"x\",\"text\":\"y\"}";
-
-/// A post with these headers in front of `body`, on a connection that is kept.
-fn kept(headers: &str, body: &str) -> Vec<u8> {
-    let fixed = "Host: x\r\nContent-Type: application/json\r\n";
-    format!("POST /notify HTTP/1.1\r\n{fixed}{headers}\r\n{body}").into_bytes()
-}
 
 #[tokio::test]
 async fn a_body_whose_end_is_in_doubt_is_400_and_ends_the_connection() {

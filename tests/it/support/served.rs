@@ -69,6 +69,11 @@ pub async fn read_to_end(stream: &mut TcpStream) -> String {
 
 /// A post of JSON that ends its connection, with more headers, each with its line end.
 pub fn raw_post(headers: &str, body: &str) -> Vec<u8> {
-    let fixed = "Host: x\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    kept_post(&format!("Connection: close\r\n{headers}"), body)
+}
+
+/// The same on a connection that is kept.
+pub fn kept_post(headers: &str, body: &str) -> Vec<u8> {
+    let fixed = "Host: x\r\nContent-Type: application/json\r\n";
     format!("POST /notify HTTP/1.1\r\n{fixed}{headers}\r\n{body}").into_bytes()
 }
